@@ -1,0 +1,1 @@
+"""Benchmarks: each validates its answer, carries its baseline in the same run and gates ratios."""
