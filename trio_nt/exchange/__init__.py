@@ -1,0 +1,1 @@
+"""A venue of our own: the matching core, its market, its server."""

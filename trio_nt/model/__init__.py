@@ -1,0 +1,1 @@
+"""The trading model: what things are. No Trio, no clock, no network."""

@@ -1,0 +1,132 @@
+"""What the engine tells strategies and hosts: immutable, one class per thing that can happen.
+
+Every order event carries ``strategy_id``, ``client_order_id``, ``instrument`` (an id) and ``ts_ns``, the engine's
+time of hearing it.
+"""
+
+from typing import TypeAlias
+
+import attrs
+
+from trio_nt.model.actions import Action
+from trio_nt.model.orders import Fill
+from trio_nt.model.reasons import Reason
+
+
+@attrs.frozen
+class Accepted:
+    """The venue has the order."""
+
+    strategy_id: str
+    client_order_id: str
+    instrument: str
+    ts_ns: int
+
+
+@attrs.frozen
+class Refused:
+    """Our own risk check said no: nothing was sent. ``client_order_id`` is empty where no order came to be."""
+
+    strategy_id: str
+    client_order_id: str
+    instrument: str
+    ts_ns: int
+    reason: Reason
+    detail: str
+    action: Action
+
+
+@attrs.frozen
+class Rejected:
+    """The venue said no."""
+
+    strategy_id: str
+    client_order_id: str
+    instrument: str
+    ts_ns: int
+    reason: str
+
+
+@attrs.frozen
+class Filled:
+    """An execution; ``complete`` when nothing of the order is left."""
+
+    strategy_id: str
+    client_order_id: str
+    instrument: str
+    ts_ns: int
+    fill: Fill
+    complete: bool
+
+
+@attrs.frozen
+class Cancelled:
+    """The order was withdrawn; what was filled before stays filled."""
+
+    strategy_id: str
+    client_order_id: str
+    instrument: str
+    ts_ns: int
+
+
+@attrs.frozen
+class CancelRejected:
+    """A cancel or replace came too late or was not allowed; the order lives on as it was."""
+
+    strategy_id: str
+    client_order_id: str
+    instrument: str
+    ts_ns: int
+    reason: str
+
+
+@attrs.frozen
+class Replaced:
+    """The order has its new quantity or price."""
+
+    strategy_id: str
+    client_order_id: str
+    instrument: str
+    ts_ns: int
+
+
+@attrs.frozen
+class Expired:
+    """Its time in force ended."""
+
+    strategy_id: str
+    client_order_id: str
+    instrument: str
+    ts_ns: int
+
+
+@attrs.frozen
+class StrategyState:
+    """A strategy changed state: ``running``, ``stopped``, ``failed``, ``quarantined``; ``detail`` holds why."""
+
+    strategy_id: str
+    state: str
+    ts_ns: int
+    detail: str = ""
+
+
+@attrs.frozen
+class FeedState:
+    """A feed changed state: ``connected``, ``stale``, ``ended``."""
+
+    feed: str
+    state: str
+    ts_ns: int
+    detail: str = ""
+
+
+@attrs.frozen
+class Halted:
+    """Trading stopped; nothing is sent until a person decides."""
+
+    reason: str
+    ts_ns: int
+
+
+OrderEvent: TypeAlias = Accepted | Refused | Rejected | Filled | Cancelled | CancelRejected | Replaced | Expired
+Event: TypeAlias = OrderEvent | StrategyState | FeedState | Halted

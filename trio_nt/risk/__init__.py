@@ -1,0 +1,1 @@
+"""Checks between a wish and an order, and the exposure that they reserve."""
