@@ -1,0 +1,100 @@
+"""Oscillators on one price: RSI, rate of change, stochastic, Williams %R, CCI."""
+
+from trio_nt.features.kernels import NAN, State
+
+
+def rsi(state: State, at: int, window: int, factor: float, price: float) -> float:
+    """Relative strength index: ``100 gain / (gain + loss)`` of averages smoothed by Wilder; 0 where nothing moved.
+
+    Warm-up: ready at value ``window`` + 1 (the averages start as means of the first ``window`` changes).
+    State: count, last price, average gain, average loss. Source: TA-Lib RSI; Wilder 1978.
+    """
+    count = state[at]
+    change = price - state[at + 1]
+    state[at + 1] = price
+    if count == 0.0:
+        state[at] = 1.0
+        return NAN
+    gain = change if change > 0.0 else 0.0
+    loss = -change if change < 0.0 else 0.0
+    if count > window:
+        gain = (state[at + 2] * (window - 1.0) + gain) / window
+        loss = (state[at + 3] * (window - 1.0) + loss) / window
+    else:
+        gain += state[at + 2]
+        loss += state[at + 3]
+        state[at] = count + 1.0
+        if count < window:
+            state[at + 2] = gain
+            state[at + 3] = loss
+            return NAN
+        gain /= window
+        loss /= window
+    state[at + 2] = gain
+    state[at + 3] = loss
+    moved = gain + loss
+    return 100.0 * (gain / moved) if moved != 0.0 else 0.0
+
+
+def roc(state: State, at: int, window: int, factor: float, price: float) -> float:
+    """Rate of change: ``100 (x / x[window values ago] - 1)``; 0 where that value was 0.
+
+    Warm-up: ready at value ``window`` + 1. State: place, ring full, ``window`` values. Source: TA-Lib ROC.
+    """
+    place = int(state[at])
+    slot = at + 2 + place
+    before = state[slot]
+    state[slot] = price
+    full = state[at + 1]
+    place += 1
+    if place == window:
+        place = 0
+        state[at + 1] = 1.0
+    state[at] = place
+    if full == 0.0:
+        return NAN
+    return (price / before - 1.0) * 100.0 if before != 0.0 else 0.0
+
+
+def stochastic(state: State, at: int, window: int, factor: float, close: float, highest: float, lowest: float) -> float:
+    """Raw %K: where the close lies between the window's lowest low and highest high, 0 to 100; 0 without a range.
+
+    Warm-up: that of its inputs, value ``window``. State: none. Source: TA-Lib STOCHF; Lane 1984.
+    """
+    width = highest - lowest
+    return 100.0 * ((close - lowest) / width) if width != 0.0 else 0.0
+
+
+def williams_r(state: State, at: int, window: int, factor: float, close: float, highest: float, lowest: float) -> float:
+    """Williams %R: how far the close lies below the window's highest high, -100 to 0; 0 without a range.
+
+    Warm-up: that of its inputs, value ``window``. State: none. Source: TA-Lib WILLR.
+    """
+    width = highest - lowest
+    return -100.0 * ((highest - close) / width) if width != 0.0 else 0.0
+
+
+def cci(state: State, at: int, window: int, factor: float, typical: float) -> float:
+    """Commodity channel index: ``(x - mean) / (0.015 * mean absolute deviation)``; 0 where nothing deviates.
+
+    Deviations are taken from the newest value first, so that a constant price gives an exact 0.
+    Warm-up: ready at value ``window``. State: place, ring full, ``window`` values. Source: TA-Lib CCI; Lambert 1980.
+    """
+    place = int(state[at])
+    first = at + 2
+    state[first + place] = typical
+    place += 1
+    if place == window:
+        place = 0
+        state[at + 1] = 1.0
+    state[at] = place
+    if state[at + 1] == 0.0:
+        return NAN
+    total = 0.0
+    for k in range(first, first + window):
+        total += state[k] - typical
+    mean = total / window
+    deviation = 0.0
+    for k in range(first, first + window):
+        deviation += abs(state[k] - typical - mean)
+    return -mean / (0.015 * (deviation / window)) if deviation != 0.0 else 0.0
