@@ -34,8 +34,8 @@ def plain(value: Decimal) -> str:
 
 
 def amounts(values: Mapping[str, Decimal]) -> str:
-    """Amounts by name as one line, zeros left out: ``-0.5 BTC, 12.3 USDT``; ``nothing`` where there is none."""
-    return ", ".join(f"{plain(value)} {name}" for name, value in values.items() if value) or "nothing"
+    """Amounts by name as one line, to eight places, zeros left out: ``-0.5 BTC, 12.3 USDT``; else ``nothing``."""
+    return ", ".join(f"{plain(round(value, 8))} {name}" for name, value in values.items() if value) or "nothing"
 
 
 @attrs.frozen
@@ -59,7 +59,11 @@ class Check:
         keys = dict.fromkeys([*left, *right])
         zero = Decimal(0)
         pairs = [(left.get(key, zero), right.get(key, zero)) for key in keys]
-        return cls(name, amounts(left), amounts(right), all(abs(a - b) <= within for a, b in pairs))
+        ok = all(abs(a - b) <= within for a, b in pairs)
+        shown_left, shown_right = amounts(left), amounts(right)
+        if not ok and shown_left == shown_right:  # the difference is beyond the eight places shown
+            shown_right += f", by {max(abs(a - b) for a, b in pairs):.3g} apart"
+        return cls(name, shown_left, shown_right, ok)
 
 
 def _shown(value: object) -> str:
