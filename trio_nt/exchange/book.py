@@ -154,7 +154,7 @@ def check_replace(
 
 
 def check_price(name: str, price: Decimal, instrument: Instrument) -> str | None:
-    if not 0 < price < LARGEST:
+    if not (price.is_finite() and 0 < price < LARGEST):
         return f"invalid {name} {price}. it must be above 0 and below {LARGEST}"
     if price % instrument.tick_size:
         # The words of the dialect that the loopback venue speaks.
@@ -163,7 +163,7 @@ def check_price(name: str, price: Decimal, instrument: Instrument) -> str | None
 
 
 def check_quantity(quantity: Decimal, instrument: Instrument) -> str | None:
-    if not 0 < quantity < LARGEST:
+    if not (quantity.is_finite() and 0 < quantity < LARGEST):
         return f"qty must be > 0 and below {LARGEST}, was {quantity}"
     if quantity % instrument.lot_size:
         return f"qty must be a multiple of {instrument.lot_size}, was {quantity}"
