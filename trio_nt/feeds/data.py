@@ -1,0 +1,216 @@
+"""Recorded data for replay: files or events in memory, as blocks of columns in one order.
+
+Reading is synchronous and needs no event loop. The first rows of every source are read when data is opened, so that
+instruments are known before the first block; an ordinary file is read whole by then, and whatever is wrong with it is
+said before anything happened.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import numpy as np
+
+from trio_nt.errors import InputError
+from trio_nt.feeds.base import Source
+from trio_nt.feeds.binance import Capture
+from trio_nt.feeds.instruments import FEES_OF, INFERENCE_ROWS, Fees, Inference, as_fees, load_described
+from trio_nt.feeds.memory import ColumnSource, EventSource
+from trio_nt.feeds.merge import merge
+from trio_nt.feeds.statistics import DataStatistics
+from trio_nt.model.instruments import Instruments
+from trio_nt.model.market import Column, Columns, MarketEvent
+
+BLOCK_ROWS = 8_192
+# Rows of each source that are read, and held, when data is opened.
+ROWS_AHEAD = 500_000
+
+
+class MarketData:
+    """Recorded market data of one replay.
+
+    Attributes:
+        instruments: described or inferred; complete before the first block.
+        assumptions: what was inferred or assumed, one sentence each.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        *,
+        instruments: Instruments | None = None,
+        assumptions: Iterable[str] = (),
+        fees: Fees | None = None,
+        block_rows: int = BLOCK_ROWS,
+    ) -> None:
+        if not sources:
+            raise ValueError("data must come from at least one source, there was none")
+        if block_rows < 1:
+            raise ValueError(f"block_rows must be at least 1, was {block_rows}")
+        self._block_rows = block_rows
+        self._readings = [_Reading(source) for source in sources]
+        self._unread = True
+        inferred = Inference()
+        for reading in self._readings:
+            if instruments is None:
+                for symbol, columns in reading.first_rows():
+                    inferred.add(*reading.source.infer(symbol, columns), rows=len(columns["kind"]))
+        self._described = instruments is not None
+        known = Instruments(inferred) if instruments is None else instruments
+        self.assumptions = [*assumptions, *inferred.assumptions]
+        if fees is not None:
+            maker, taker = as_fees(fees)
+            known = Instruments(attrs.evolve(each, maker_fee=maker, taker_fee=taker) for each in known)
+            self.assumptions = [said for said in self.assumptions if not said.startswith(FEES_OF)]
+            self.assumptions.append(f"{FEES_OF}all instruments: maker {maker:f}, taker {taker:f} (as given)")
+        self.instruments = known
+        for reading in self._readings:
+            self._lookup(reading.source, np.zeros(0, np.int32))
+
+    @property
+    def statistics(self) -> DataStatistics:
+        """What was found in each source so far; complete when the last block was given."""
+        return DataStatistics([reading.source.statistics for reading in self._readings])
+
+    def blocks(self) -> Iterator[dict[str, Column]]:
+        """The rows of all sources in the order of (``ts_init``, source, line), at most ``block_rows`` at a time.
+
+        A block has the columns of ``MARKET_FIELDS`` or of ``BAR_FIELDS``; ``sequence`` counts rows from 0 over all
+        blocks. Each call reads the data from its beginning, and ``statistics`` are those of the latest.
+
+        Raises:
+            InputError: a file is damaged, unsorted or holds an unknown instrument; rows before it were given.
+        """
+        if not self._unread:
+            self._readings = [_Reading(reading.source.again()) for reading in self._readings]
+        self._unread = False
+        sequence = 0
+        for piece in merge([self._pieces(reading) for reading in self._readings]):
+            rows = len(piece["kind"])
+            for start in range(0, rows, self._block_rows):
+                stop = min(start + self._block_rows, rows)
+                block = {"sequence": np.arange(sequence, sequence + stop - start)}
+                block |= {name: column[start:stop] for name, column in piece.items()}
+                yield block
+                sequence += stop - start
+
+    def _pieces(self, reading: "_Reading") -> Iterator[Columns]:
+        lookup = np.zeros(0, np.int32)
+        for piece in reading.pieces():
+            lookup = self._lookup(reading.source, lookup)
+            yield {**piece, "instrument": lookup[piece["instrument"]]}
+
+    def _lookup(self, source: Source, lookup: Column) -> Column:
+        """``lookup`` (the source's index of a symbol → index in ``instruments``) with the symbols new since."""
+        if len(lookup) == len(source.symbols):
+            return lookup
+        found = []
+        for symbol in source.symbols:
+            key = source.instrument_id(symbol)
+            try:
+                found.append(self.instruments.index(key))
+            except KeyError as error:
+                line = source.first_lines[source.symbols[symbol]]
+                why = error.args[0]
+                if not self._described:
+                    why = f"{key!r} first appears here, after the rows that are read ahead; describe the instruments"
+                raise InputError(f"{source.path}: line {line:,}: {why}") from error
+        return np.array(found, np.int32)
+
+
+class _Reading:
+    """A source and what was read of it ahead."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._ahead: deque[Columns] = deque()
+        self._rest = source.pieces()
+        rows = 0
+        for piece in self._rest:
+            self._ahead.append(piece)
+            rows += len(piece["kind"])
+            if rows >= ROWS_AHEAD:
+                break
+        if not rows:
+            raise InputError(f"{source.path}: holds no quote, trade or bar")
+
+    def pieces(self) -> Iterator[Columns]:
+        while self._ahead:
+            yield self._ahead.popleft()
+        yield from self._rest
+
+    def first_rows(self) -> Iterator[tuple[str, Columns]]:
+        """Each symbol that was seen with up to INFERENCE_ROWS of its first rows."""
+        for symbol, index in self.source.symbols.items():
+            parts: list[Columns] = []
+            missing = INFERENCE_ROWS
+            for piece in self._ahead:
+                rows = np.flatnonzero(piece["instrument"] == index)[:missing]
+                if len(rows):
+                    parts.append({name: column[rows] for name, column in piece.items()})
+                    missing -= len(rows)
+                if not missing:
+                    break
+            yield symbol, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def open_market_data(
+    paths: Sequence[Path | str],
+    *,
+    instruments: Instruments | Path | str | None = None,
+    fees: Fees | None = None,
+    block_rows: int = BLOCK_ROWS,
+) -> MarketData:
+    """Open recorded files for replay: Binance captures.
+
+    Raises:
+        InputError: a file is missing, damaged, empty or of no known form; the message names file and line.
+    """
+    if not paths:
+        raise InputError("no file of market data was named")
+    described, assumptions = _described(instruments)
+    sources = [Capture(Path(path)) for path in paths]
+    return MarketData(sources, instruments=described, assumptions=assumptions, fees=fees, block_rows=block_rows)
+
+
+def _described(instruments: Instruments | Path | str | None) -> tuple[Instruments | None, list[str]]:
+    if instruments is None or isinstance(instruments, Instruments):
+        return instruments, []
+    return load_described(instruments)
+
+
+def from_events(
+    events: Iterable[MarketEvent],
+    *,
+    instruments: Instruments | None = None,
+    fees: Fees | None = None,
+    block_rows: int = BLOCK_ROWS,
+) -> MarketData:
+    """Quotes, trades and bars in memory as data for replay, in order of ``ts_init``.
+
+    Raises:
+        ValueError: an event's ``ts_init`` is before the previous one's.
+        InputError: there is no event, or one of an instrument that ``instruments`` does not know.
+    """
+    return MarketData([EventSource(list(events))], instruments=instruments, fees=fees, block_rows=block_rows)
+
+
+def from_columns(
+    columns: Columns | Sequence[Columns],
+    instruments: Instruments,
+    *,
+    fees: Fees | None = None,
+    block_rows: int = BLOCK_ROWS,
+) -> MarketData:
+    """Columns in memory as data for replay: one block or several in order, of MARKET_FIELDS or BAR_FIELDS.
+
+    ``instrument`` is an index into ``instruments``. A column that is not given is filled: numbers with NaN, integers
+    with 0; ``flags`` are worked out.
+
+    Raises:
+        ValueError: an unknown column, columns of different lengths, or a ``ts_init`` before the previous one.
+    """
+    blocks = [columns] if isinstance(columns, Mapping) else list(columns)
+    source = ColumnSource(blocks, instruments.ids)
+    return MarketData([source], instruments=instruments, fees=fees, block_rows=block_rows)

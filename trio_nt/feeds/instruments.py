@@ -1,0 +1,190 @@
+"""Instruments: described in TOML, or inferred from data. What is assumed is said, fees are never silently zero."""
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import attrs
+import numpy as np
+
+from trio_nt.errors import InputError
+from trio_nt.model.calendar import ALWAYS_OPEN, Calendar
+from trio_nt.model.instruments import Instrument, InstrumentKind, Instruments
+from trio_nt.model.market import Column, Columns
+from trio_nt.model.money import Number, to_decimal
+
+Fees: TypeAlias = Number | tuple[Number, Number]
+
+# Maker, taker: the venues' published rates for customers without a discount.
+DEFAULT_FEES: dict[InstrumentKind, tuple[Decimal, Decimal]] = {
+    InstrumentKind.SPOT: (Decimal("0.001"), Decimal("0.001")),
+    InstrumentKind.LINEAR: (Decimal("0.0002"), Decimal("0.0005")),
+    InstrumentKind.INVERSE: (Decimal("0.0001"), Decimal("0.0005")),
+    InstrumentKind.EQUITY: (Decimal("0.0005"), Decimal("0.0005")),
+}
+INFERENCE_ROWS = 8_192
+MAX_DECIMALS = 9
+
+
+def decimals(values: Column, *, at_most: int = MAX_DECIMALS) -> int:
+    """How many decimals the finite ones of ``values`` (float64, any shape) show, at most ``at_most``."""
+    finite = values[np.isfinite(values)]
+    for places in range(at_most):
+        # Dividing an exact integer by an exact power of ten gives the very float that reading the decimal gives.
+        if np.array_equal(np.round(finite, places), finite):
+            return places
+    return at_most
+
+
+def step(values: Iterable[Column]) -> Decimal:
+    """The coarsest power of ten, at most 1, on which all ``values`` lie: a tick or lot as far as data can tell."""
+    return Decimal(1).scaleb(-max((decimals(column) for column in values), default=0))
+
+
+def prices_and_sizes(columns: Columns) -> tuple[list[Column], list[Column]]:
+    """The price and the size columns of a piece, good rows only."""
+    good = columns["flags"] == 0
+    bars = "open" in columns
+    prices = ("open", "high", "low", "close") if bars else ("bid", "ask", "price")
+    sizes = ("volume",) if bars else ("bid_size", "ask_size", "size")
+    return [columns[name][good] for name in prices], [columns[name][good] for name in sizes]
+
+
+def as_fees(fees: Fees) -> tuple[Decimal, Decimal]:
+    """(maker, taker) from a fraction for both, or from a pair.
+
+    Raises:
+        ValueError: no number, or a fraction of 1 or more.
+    """
+    pair = fees if isinstance(fees, tuple) else (fees, fees)
+    if len(pair) != 2:
+        raise ValueError(f"fees must be one fraction or (maker, taker), was {fees!r}")
+    maker, taker = (to_decimal(fee, "fee") for fee in pair)
+    for fee in (maker, taker):
+        if not -1 < fee < 1:
+            raise ValueError(f"a fee must be a fraction of the notional (0.001 is 0.1 %), was {fee}")
+    return maker, taker
+
+
+FEES_OF = "fees of "
+
+
+def say_fees(instrument: Instrument, why: str) -> str:
+    return f"{FEES_OF}{instrument.id}: maker {instrument.maker_fee:f}, taker {instrument.taker_fee:f} ({why})"
+
+
+def _calendars() -> dict[str, Calendar]:
+    return {"always-open": ALWAYS_OPEN}
+
+
+_TEXTS = ("symbol", "venue", "base", "quote", "settlement")
+_NUMBERS = ("multiplier", "tick_size", "lot_size", "min_quantity", "min_notional", "maker_fee", "taker_fee")
+_KEYS = (*_TEXTS, "kind", *_NUMBERS, "shortable", "calendar")
+
+
+def load_instruments(path: Path | str) -> Instruments:
+    """Read instruments from TOML: one table ``[instruments."ID"]`` each, its keys the fields of ``Instrument``.
+
+    Without ``maker_fee`` or ``taker_fee`` an instrument has its kind's default fees; ``load_described`` says which.
+
+    Raises:
+        InputError: the file cannot be read, is no TOML, or has an unknown key or a wrong value; the message names it.
+    """
+    return load_described(path)[0]
+
+
+def load_described(path: Path | str) -> tuple[Instruments, list[str]]:
+    """The instruments of a TOML file, and what was assumed because the file does not say."""
+    try:
+        with Path(path).open("rb") as file:
+            document = tomllib.load(file)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no TOML: {error}") from error
+    for key in document:
+        if key != "instruments":
+            raise InputError(f'{path}: unknown key {key!r}; instruments are tables [instruments."ID"]')
+    tables = document.get("instruments")
+    if not isinstance(tables, dict) or not tables:
+        raise InputError(f'{path}: describes no instrument; each is a table [instruments."ID"]')
+    instruments, assumptions = Instruments(), []
+    for instrument_id, table in tables.items():
+        if not isinstance(table, dict):
+            raise InputError(f"{path}: {instrument_id!r} must be a table, was {table!r}")
+        try:
+            instrument, assumed = _from_table(instrument_id, table)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}: instrument {instrument_id!r}: {error}") from error
+        instruments.add(instrument)
+        assumptions += assumed
+    return instruments, assumptions
+
+
+def _from_table(instrument_id: str, table: Mapping[str, Any]) -> tuple[Instrument, list[str]]:
+    fields: dict[str, Any] = {"id": instrument_id, "symbol": instrument_id}
+    for key, value in table.items():
+        if key not in _KEYS:
+            raise ValueError(f"unknown key {key!r}; there are {', '.join(_KEYS)}")
+        fields[key] = _value(key, value)
+    venue = fields.get("venue")
+    if venue and "symbol" not in table:
+        fields["symbol"] = instrument_id.removesuffix(f".{venue}")
+    kind = fields.get("kind", InstrumentKind.EQUITY)
+    maker, taker = DEFAULT_FEES[kind]
+    assumed = [key for key in ("maker_fee", "taker_fee") if key not in fields]
+    instrument = Instrument(**{"maker_fee": maker, "taker_fee": taker} | fields)
+    if not instrument.settlement:
+        raise ValueError("an inverse contract needs 'base' or 'settlement'")
+    return instrument, [say_fees(instrument, f"default of its kind for {', '.join(assumed)}")] if assumed else []
+
+
+def _value(key: str, value: Any) -> Any:
+    if key in _NUMBERS:
+        return to_decimal(value, key)
+    if key == "kind":
+        return _choice(key, value, {kind.value: kind for kind in InstrumentKind})
+    if key == "calendar":
+        return _choice(key, value, _calendars())
+    expected = bool if key == "shortable" else str
+    if not isinstance(value, expected):
+        raise TypeError(f"{key} must be {'true or false' if expected is bool else 'a string'}, was {value!r}")
+    return value
+
+
+def _choice(key: str, value: Any, choices: Mapping[str, Any]) -> Any:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{key} must be one of {', '.join(choices)}, was {value!r}")
+    return choices[value]
+
+
+class Inference:
+    """Instruments inferred one after the other; one that several files show is put together."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Instrument] = {}
+        self._rows: dict[str, int] = {}
+        self._said: dict[str, list[str]] = {}
+
+    def add(self, instrument: Instrument, assumptions: list[str], *, rows: int) -> None:
+        known = self._known.get(instrument.id)
+        if known is not None:
+            finest = {name: min(getattr(known, name), getattr(instrument, name)) for name in ("tick_size", "lot_size")}
+            instrument = attrs.evolve(known, **finest)
+        self._known[instrument.id] = instrument
+        self._rows[instrument.id] = self._rows.get(instrument.id, 0) + rows
+        self._said.setdefault(instrument.id, assumptions)
+
+    def __iter__(self) -> Iterator[Instrument]:
+        return iter(self._known.values())
+
+    @property
+    def assumptions(self) -> list[str]:
+        said = []
+        for instrument_id, instrument in self._known.items():
+            steps = f"tick {instrument.tick_size:f} and lot {instrument.lot_size:f} of {instrument_id}"
+            said.append(f"{steps} inferred from its first {self._rows[instrument_id]:,} rows")
+            said += self._said[instrument_id]
+        return said
