@@ -105,6 +105,7 @@ class BrokerUpdate:
     ts_event: int
     execution: Execution | None = None
     reason: str = ""
+    request: OrderRequest | None = None  # the order as the broker knows it, where its message holds it
 
 
 @attrs.frozen

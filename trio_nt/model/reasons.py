@@ -6,6 +6,7 @@ from enum import Enum
 class Reason(Enum):
     UNKNOWN_INSTRUMENT = "unknown instrument"
     UNKNOWN_ORDER = "unknown order"
+    NOT_REPLACEABLE = "the order cannot be changed now"
     QUANTITY_TOO_SMALL = "quantity rounds to nothing or is below the minimum"
     ORDER_QUANTITY = "order quantity above the limit"
     ORDER_NOTIONAL = "order notional outside the limits"

@@ -1,0 +1,300 @@
+"""Every rule that can refuse an order, one function each: ``check(candidate, level) -> detail | None``.
+
+A rule sees the order as it would be sent (on tick and lot) and one level, the strategy's or the account's: its limits
+and what it owns at worst. ``RULES`` at the end names which limit switches which rule on; a rule that is off costs
+nothing. Prices are float64, in quote currency; worths are float64, in the instrument's settlement currency.
+"""
+
+from collections.abc import Callable
+from decimal import Decimal
+
+import attrs
+
+from trio_nt.model.instruments import Instrument, InstrumentKind
+from trio_nt.model.money import EXACT, ZERO
+from trio_nt.model.reasons import Reason
+from trio_nt.risk.exposure import Book, Slot
+from trio_nt.risk.limits import RiskLimits, amount_in
+from trio_nt.risk.rate import Recent, TokenBucket
+
+_add, _subtract = EXACT.add, EXACT.subtract
+
+
+@attrs.define(eq=False)
+class Market:
+    """One instrument, with what the rules need of it at hand, and its last good quote."""
+
+    index: int
+    instrument: Instrument
+    inverse: bool
+    multiplier: float
+    always_open: bool
+    bid: float = 0.0
+    ask: float = 0.0
+    ts_init: int = 0
+
+    @property
+    def has_quote(self) -> bool:
+        return self.ask > 0
+
+    @property
+    def mark(self) -> float:
+        """The mid price."""
+        return (self.bid + self.ask) / 2
+
+    def worth(self, quantity: float, price: float) -> float:
+        """``Instrument.notional`` in floats."""
+        size = quantity * self.multiplier
+        return size / price if self.inverse else size * price
+
+    def profit_value(self, quantity: float, price: float) -> float:
+        """What holding ``quantity`` adds to PnL at ``price``; an inverse contract gains as 1 / price falls."""
+        return -self.worth(quantity, price) if self.inverse else self.worth(quantity, price)
+
+
+@attrs.define(eq=False)
+class Candidate:
+    """An order as it would be sent.
+
+    ``quantity`` is all that may yet be filled, ``added`` what comes on top of what is already reserved: the same for a
+    new order, less for a replace.
+    """
+
+    market: Market
+    buy: bool
+    quantity: Decimal
+    added: Decimal
+    price: float  # the price at which its worth is judged
+    limit: Decimal | None
+    stop: Decimal | None
+    own: Slot
+    whole: Slot
+    now_ns: int
+    is_new: bool
+
+    @property
+    def reduces(self) -> bool:
+        """Even if it and every order on its side fill, the strategy's position only comes nearer to zero."""
+        own = self.own
+        if self.buy:
+            return _add(_add(own.position, own.buys), self.added) <= ZERO
+        return _subtract(_subtract(own.position, own.sells), self.added) >= ZERO
+
+
+@attrs.define(eq=False)
+class Level:
+    """The account or one strategy: its limits, what it owns at worst, and its memories."""
+
+    name: str  # "account" or the strategy's id
+    limits: RiskLimits
+    book: Book
+    markets: list[Market]
+    is_account: bool
+    bucket: TokenBucket | None
+    recent: Recent | None
+    rules: "tuple[tuple[Reason, Rule], ...]" = ()
+    cash: dict[str, float] = attrs.field(factory=dict)
+    fees: dict[str, float] = attrs.field(factory=dict)
+    day_started_at: dict[str, float] = attrs.field(factory=dict)  # profit per currency when the trading day began
+
+    def slot(self, candidate: Candidate) -> Slot:
+        return candidate.whole if self.is_account else candidate.own
+
+    def profit(self, currency: str) -> float:
+        """Realised and unrealised, after fees, since the start, at the last marks."""
+        total = -self.fees.get(currency, 0.0)
+        for index, slot in self.book.slots.items():
+            market = self.markets[index]
+            if market.instrument.settlement == currency:
+                total += slot.flow
+                if slot.position:
+                    total += market.profit_value(float(slot.position), market.mark)
+        return total
+
+    def gross(self, currency: str, candidate: Candidate) -> float:
+        """Worth of every worst-case position of a currency, the candidate included."""
+        total = 0.0
+        for index, slot in self.book.slots.items():
+            market = self.markets[index]
+            if market.instrument.settlement != currency or market is candidate.market:
+                continue
+            if market.has_quote:
+                total += market.worth(float(slot.worst), market.mark)
+        slot, market = self.slot(candidate), candidate.market
+        long, short = _add(slot.position, slot.buys), _subtract(slot.sells, slot.position)
+        if candidate.buy:
+            long = _add(long, candidate.added)
+        else:
+            short = _add(short, candidate.added)
+        return total + market.worth(float(max(long, short)), market.mark)
+
+
+Rule = Callable[[Candidate, Level], str | None]
+
+
+def check_order_quantity(candidate: Candidate, level: Level) -> str | None:
+    limit = level.limits.max_order_quantity
+    assert limit is not None
+    if candidate.quantity > limit:
+        return f"{candidate.quantity} is above {limit}"
+    return None
+
+
+def check_order_notional(candidate: Candidate, level: Level) -> str | None:
+    currency = candidate.market.instrument.settlement
+    worth = candidate.market.worth(float(candidate.quantity), candidate.price)
+    most = amount_in(level.limits.max_order_notional, currency)
+    if most is not None and worth > most:
+        return f"{worth:.10g} {currency} is above {most:.10g}"
+    least = amount_in(level.limits.min_order_notional, currency)
+    if least is not None and worth < least:
+        return f"{worth:.10g} {currency} is below {least:.10g}"
+    return None
+
+
+def check_minimum_notional(candidate: Candidate, level: Level) -> str | None:
+    instrument = candidate.market.instrument
+    worth = candidate.market.worth(float(candidate.quantity), candidate.price)
+    if worth < float(instrument.min_notional) and not candidate.reduces:
+        return f"{worth:.10g} {instrument.settlement} is below the instrument's minimum {instrument.min_notional}"
+    return None
+
+
+def check_position(candidate: Candidate, level: Level) -> str | None:
+    limit, slot = level.limits.max_position, level.slot(candidate)
+    assert limit is not None
+    if candidate.buy:
+        end = _add(_add(slot.position, slot.buys), candidate.added)
+    else:
+        end = _add(_subtract(slot.sells, slot.position), candidate.added)
+    if end > limit and candidate.added > 0:
+        return f"the position could reach {end if candidate.buy else -end}, the limit is {limit}"
+    return None
+
+
+def check_gross_exposure(candidate: Candidate, level: Level) -> str | None:
+    currency = candidate.market.instrument.settlement
+    limit = amount_in(level.limits.max_gross_exposure, currency)
+    if limit is None or candidate.reduces:
+        return None
+    gross = level.gross(currency, candidate)
+    return f"{gross:.10g} {currency} is above {limit:.10g}" if gross > limit else None
+
+
+def check_buying_power(candidate: Candidate, level: Level) -> str | None:
+    leverage = level.limits.leverage
+    if not level.is_account or leverage is None or candidate.reduces:
+        return None
+    currency = candidate.market.instrument.settlement
+    power = leverage * (level.cash.get(currency, 0.0) + level.profit(currency))
+    needed = level.gross(currency, candidate)
+    return f"{needed:.10g} {currency} are needed, there are {power:.10g}" if needed > power else None
+
+
+def check_price_collar(candidate: Candidate, level: Level) -> str | None:
+    collar, limit, market = level.limits.price_collar, candidate.limit, candidate.market
+    if limit is None or collar is None:
+        return None
+    price = float(limit)
+    if candidate.buy:
+        reference = market.ask if candidate.stop is None else max(market.ask, float(candidate.stop))
+        outside = price > reference * (1 + collar)
+    else:
+        reference = market.bid if candidate.stop is None else min(market.bid, float(candidate.stop))
+        outside = price < reference * (1 - collar)
+    return f"{limit} is more than {collar:.4g} beyond {reference:.10g}" if outside else None
+
+
+def check_stale(candidate: Candidate, level: Level) -> str | None:
+    limit = level.limits.stale_after_s
+    assert limit is not None
+    age_ns = candidate.now_ns - candidate.market.ts_init
+    return f"the last quote is {age_ns / 1e9:.3f} s old" if age_ns > limit * 1e9 else None
+
+
+def check_open_orders(candidate: Candidate, level: Level) -> str | None:
+    limit = level.limits.max_open_orders
+    assert limit is not None
+    if candidate.is_new and level.book.open_orders >= limit:
+        return f"{level.book.open_orders} are working, the limit is {limit}"
+    return None
+
+
+def check_daily_loss(candidate: Candidate, level: Level) -> str | None:
+    if candidate.reduces:
+        return None
+    currency = candidate.market.instrument.settlement
+    limit = amount_in(level.limits.max_daily_loss, currency)
+    if limit is None:
+        return None
+    loss = level.day_started_at.get(currency, 0.0) - level.profit(currency)
+    return f"{loss:.10g} {currency} lost today, the limit is {limit:.10g}" if loss > limit else None
+
+
+def check_restricted(candidate: Candidate, level: Level) -> str | None:
+    if candidate.market.instrument.id in level.limits.restricted and not candidate.reduces:
+        return f"{candidate.market.instrument.id} may only be reduced"
+    return None
+
+
+def check_duplicate(candidate: Candidate, level: Level) -> str | None:
+    assert level.recent is not None
+    if candidate.is_new and level.recent.seen(duplicate_key(candidate), candidate.now_ns):
+        return f"the same order was sent within {level.limits.duplicate_window_s:g} s"
+    return None
+
+
+def duplicate_key(candidate: Candidate) -> tuple[object, ...]:
+    """What makes two orders the same."""
+    return candidate.market.index, candidate.buy, candidate.quantity, candidate.limit, candidate.stop
+
+
+# What a person must understand first comes first: an order refused for several reasons reports the first of them.
+RULES: tuple[tuple[Reason, Rule, Callable[[RiskLimits], bool]], ...] = (
+    (Reason.RESTRICTED, check_restricted, lambda limits: bool(limits.restricted)),
+    (Reason.STALE_MARKET_DATA, check_stale, lambda limits: limits.stale_after_s is not None),
+    (Reason.PRICE_COLLAR, check_price_collar, lambda limits: limits.price_collar is not None),
+    (Reason.ORDER_QUANTITY, check_order_quantity, lambda limits: limits.max_order_quantity is not None),
+    (
+        Reason.ORDER_NOTIONAL,
+        check_order_notional,
+        lambda limits: limits.max_order_notional is not None or limits.min_order_notional is not None,
+    ),
+    (Reason.POSITION_LIMIT, check_position, lambda limits: limits.max_position is not None),
+    (Reason.GROSS_EXPOSURE, check_gross_exposure, lambda limits: limits.max_gross_exposure is not None),
+    (Reason.BUYING_POWER, check_buying_power, lambda limits: limits.leverage is not None),
+    (Reason.DAILY_LOSS, check_daily_loss, lambda limits: limits.max_daily_loss is not None),
+    (Reason.OPEN_ORDERS, check_open_orders, lambda limits: limits.max_open_orders is not None),
+    (Reason.DUPLICATE, check_duplicate, lambda limits: limits.duplicate_window_s > 0),
+)
+
+
+def make_level(name: str, limits: RiskLimits, book: Book, markets: list[Market], *, is_account: bool) -> Level:
+    """A level with the rules that its limits switch on."""
+    rate, window_s = limits.submit_rate_per_s, limits.duplicate_window_s
+    rules = [(reason, rule) for reason, rule, is_on in RULES if is_on(limits)]
+    if is_account and any(market.instrument.min_notional for market in markets):
+        rules.append((Reason.ORDER_NOTIONAL, check_minimum_notional))
+    return Level(
+        name,
+        limits,
+        book,
+        markets,
+        is_account,
+        None if rate is None else TokenBucket(rate, limits.submit_burst),
+        Recent(int(window_s * 1e9)) if window_s else None,
+        tuple(rules),
+    )
+
+
+def make_market(index: int, instrument: Instrument) -> Market:
+    """An instrument without a quote yet."""
+    from trio_nt.model.calendar import ALWAYS_OPEN
+
+    return Market(
+        index,
+        instrument,
+        instrument.kind is InstrumentKind.INVERSE,
+        float(instrument.multiplier),
+        instrument.calendar is ALWAYS_OPEN,
+    )
