@@ -45,6 +45,7 @@ from trio_nt.exchange.book import (
     open_order,
 )
 from trio_nt.model.instruments import Instrument, Instruments, Side
+from trio_nt.model.market import Column
 from trio_nt.model.money import EXACT, ZERO, Number, to_decimal
 from trio_nt.model.orders import BrokerUpdate, Execution, Liquidity, OrderRequest, OrderState, UpdateKind
 from trio_nt.model.positions import Ledger
@@ -135,6 +136,25 @@ class Exchange:
     def links(self) -> Mapping[str, VenueOrder]:
         """Every link of every chain, by broker order id, in order of arrival."""
         return self._links
+
+    def working_orders(self) -> list[VenueOrder]:
+        """Orders that can still fill, by instrument, then by arrival."""
+        return [order for market in self._markets for order in market.working.values()]
+
+    def fills_since(self, ts_event: int) -> list[BrokerUpdate]:
+        """Executions at or after a moment, in order."""
+        first = len(self.fills)
+        while first and self.fills[first - 1].ts_event >= ts_event:
+            first -= 1
+        return self.fills[first:]
+
+    def is_working(self, indices: Column) -> NDArray[np.bool_]:
+        """For each instrument index: whether it has waiting or working orders."""
+        if self.working_count == 0:
+            return np.zeros(len(indices), np.bool_)
+        if len(self._markets) < len(self.instruments):
+            self._grow()
+        return self.working_instruments[indices]
 
     def last_quote(self, index: int) -> Touch | None:
         return self._market(index).touch
