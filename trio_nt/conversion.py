@@ -91,7 +91,7 @@ def _converter() -> "cattrs.Converter":
     import cattrs
     from cattrs.gen import make_dict_structure_fn
 
-    converter = cattrs.Converter(forbid_extra_keys=True)
+    converter = cattrs.Converter(forbid_extra_keys=True, structure_fallback_factory=_already)
     converter.register_structure_hook(bool, _exactly(bool, "true or false"))
     converter.register_structure_hook(int, _exactly(int, "a whole number"))
     converter.register_structure_hook(str, _exactly(str, "a text"))
@@ -103,6 +103,17 @@ def _converter() -> "cattrs.Converter":
         attrs.has, lambda wanted: make_dict_structure_fn(wanted, converter, _cattrs_forbid_extra_keys=True)
     )
     return converter
+
+
+def _already(wanted: Any) -> Any:
+    """For types that no text can give: only an instance will do."""
+
+    def check(value: object, _: object) -> object:
+        if isinstance(wanted, type) and isinstance(value, wanted):
+            return value
+        raise ValueError(f"must be a {getattr(wanted, '__name__', wanted)}, was {value!r}")
+
+    return check
 
 
 def _exactly(kind: type, description: str) -> Any:
