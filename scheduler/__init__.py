@@ -17,6 +17,7 @@ from scheduler.core import (
 )
 from scheduler.lanes import LaneSettings, TaskPriority
 from scheduler.mailbox import MailboxReceiver, MailboxSender, open_mailbox
+from scheduler.shared import EventLog, OrderQueue, PositionCache, SharedLog, SharedMap, SharedQueue
 from scheduler.watch import WatchReceiver, WatchSender, open_watch
 
 if TYPE_CHECKING:
@@ -27,12 +28,18 @@ __all__ = [
     "Batch",
     "BroadcastReceiver",
     "BroadcastSender",
+    "EventLog",
     "Lagged",
     "LaneSettings",
     "MailboxReceiver",
     "MailboxSender",
+    "OrderQueue",
+    "PositionCache",
     "Scheduler",
     "SendTimeout",
+    "SharedLog",
+    "SharedMap",
+    "SharedQueue",
     "TaskCancelled",
     "TaskHandle",
     "TaskPriority",

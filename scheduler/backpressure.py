@@ -54,6 +54,14 @@ class Backpressure:
             raise ValueError(f"send_timeout_s must be above 0, was {self.send_timeout_s!r}")
 
 
+def check_capacity(capacity: int) -> None:
+    """Raises TypeError or ValueError unless ``capacity`` is an integer of at least 1."""
+    if type(capacity) is not int:
+        raise TypeError(f"capacity must be an int, was {capacity!r}")
+    if capacity < 1:
+        raise ValueError(f"capacity must be at least 1, was {capacity}")
+
+
 class FlowControl:
     """The rules above for one channel; without settings the capacity is the only bound and nothing is slowed."""
 
@@ -70,9 +78,13 @@ class FlowControl:
         self.slow_downs = 0
 
     @property
-    def current_rate(self) -> float:
+    def piece(self) -> int:
+        """How much of a long batch goes in at once: what fits between the watermarks."""
+        return max(1, self.high - self.low)
+
+    def rate(self, used: int) -> float:
         """1.0 while the flow is free, the slow-down factor (of what the receiver takes) while it is slowed."""
-        return self._factor if self.slowed and self._factor is not None else 1.0
+        return self._factor if self.slowed and used > self.low and self._factor is not None else 1.0
 
     def admits_at(self, sent: int, taken: int, count: int) -> int:
         """The consumption from which ``count`` more items may be sent: now, if it is at most ``taken``.

@@ -1,12 +1,15 @@
 """Mailboxes: bounded queues of single items between tasks, with batches, watermarks and counters of their own.
 
-The contract is that of Trio's memory channels (names, errors, order, cloneable ends); beyond it a waiting receiver is
-woken straight into its lane, ``receive_batch`` drains in one step and a sender waits at the high watermark.
+The contract is that of Trio's memory channels (names, errors, order, cloneable ends that are
+``trio.abc.SendChannel`` and ``trio.abc.ReceiveChannel``). Beyond it: ``receive_batch`` drains in one step, senders
+wait at the high watermark, plain threads can send, and a waiting receiver is woken straight into its lane.
+
+One rule keeps receivers from sleeping beside items: whoever puts items in wakes one receiver, and a woken receiver that
+leaves items behind, or fails, wakes the next.
 """
 
-import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -15,17 +18,42 @@ import attrs
 import trio
 from trio.lowlevel import Task, current_task
 
-from scheduler.backpressure import Backpressure, FlowControl
-from scheduler.channel_errors import SendTimeout
+from scheduler.backpressure import Backpressure, FlowControl, check_capacity
 from scheduler.parking import park, wake
+from scheduler.sending import SendQueue
 
 T = TypeVar("T")
-R = TypeVar("R")
+
+
+@attrs.frozen
+class ChannelSizes:
+    """Capacities that have proved themselves, in items; what is configured wins.
+
+    Attributes:
+        stream: a stream of data from many producers to many consumers (the seed's market data).
+        messages: messages of many actors to one (the seed's signals, and an actor's mailbox).
+        requests: requests that each wait for something outside (the seed's orders).
+        events: an event bus.
+    """
+
+    stream: int = 10_000
+    messages: int = 1_000
+    requests: int = 100
+    events: int = 1_000
+
+
+DEFAULT_SIZES = ChannelSizes()
 
 
 @attrs.frozen
 class MailboxStatistics:
-    """A snapshot; counts are of items."""
+    """A snapshot; all counts are of items where nothing else is said.
+
+    Attributes:
+        current_rate: 1.0 while free, the slow-down factor while the flow is slowed.
+        timed_out: items handed back by ``SendTimeout``.
+        dropped: items that nobody got, by reason: ``closed`` (left in the mailbox by the last receiver to close).
+    """
 
     capacity: int
     used: int
@@ -33,69 +61,127 @@ class MailboxStatistics:
     received: int
     current_rate: float
     slow_downs: int
+    timed_out: int
     open_senders: int
     open_receivers: int
-    tasks_waiting_to_send: int
-    tasks_waiting_to_receive: int
-    timed_out: int
+    sends_waiting: int
+    receivers_waiting: int
+    dropped: Mapping[str, int]
 
 
-class _Mailbox(Generic[T]):
+class _Mailbox(SendQueue[list[T]]):
     """What all ends of one mailbox share. ``sent`` and ``taken`` only ever grow."""
 
     def __init__(self, capacity: int, backpressure: Backpressure | None) -> None:
-        self.flow = FlowControl(capacity, backpressure)
-        self.timeout_s = math.inf if backpressure is None else backpressure.send_timeout_s
+        super().__init__(FlowControl(capacity, backpressure), backpressure, None)
         self.items: deque[T] = deque()
         self.sent = 0
         self.taken = 0
-        self.timed_out = 0
-        self.open_senders = 0
+        self.discarded = 0
         self.open_receivers = 0
-        self.senders: dict[Task, list[T]] = {}
-        self.receivers: dict[Task, None] = {}
-        self.low_waiters: dict[Task, None] = {}
+        self.parked: dict[Task, MailboxReceiver[T]] = {}
 
-    def admits(self, count: int) -> bool:
-        return self.flow.admits_at(self.sent, self.taken, count) <= self.taken
+    def counts(self) -> tuple[int, int]:
+        return self.sent, self.taken
 
-    def put(self, items: list[T]) -> None:
-        self.items.extend(items)
-        self.sent += len(items)
-        self.flow.accepted(self.taken)
-        self.wake_receiver()
+    def refusal(self, end: object) -> type[Exception] | None:
+        if isinstance(end, MailboxSender) and end.closed:
+            return trio.ClosedResourceError
+        return None if self.open_receivers else trio.BrokenResourceError
+
+    def write(self, payload: list[T], count: int) -> None:
+        self.items.extend(payload)
+        self.sent += count
+        if self.flow.slowed:
+            self.flow.accepted(self.taken)
+        if self.parked:
+            self.wake_receiver()
 
     def wake_receiver(self) -> None:
-        """Wake one waiting receiver; it wakes the next if it leaves items behind."""
-        if self.receivers:
-            task = next(iter(self.receivers))
-            del self.receivers[task]
+        task = next(iter(self.parked))
+        del self.parked[task]
+        wake(task)
+
+    def unpark(self, task: Task) -> None:
+        del self.parked[task]
+
+    def take(self, max_items: int | None) -> list[T]:
+        """All items, at most ``max_items``; there is at least one."""
+        items = self.items
+        if max_items is None or max_items >= len(items):
+            taken = list(items)
+            items.clear()
+        else:
+            taken = [items.popleft() for _ in range(max_items)]
+        self.taken += len(taken)
+        if self.waiting or self.low_waiters:
+            self.advance()
+        return taken
+
+    def close_receivers(self) -> None:
+        """The last receiver left: nothing can be received any more."""
+        self.discarded += len(self.items)
+        self.taken += len(self.items)
+        self.items.clear()
+        self.refuse_all(None, trio.BrokenResourceError)
+        self.advance()
+
+    def wake_all(self) -> None:
+        parked, self.parked = self.parked, {}
+        for task in parked:
             wake(task)
 
-    def progress(self) -> None:
-        """Items were taken: let waiting senders go ahead, first come, first served."""
-        while self.senders:
-            task, items = next(iter(self.senders.items()))
-            if not self.admits(len(items)):
-                break
-            del self.senders[task]
-            self.put(items)
-            wake(task)
-        if self.low_waiters and self.sent - self.taken <= self.flow.low:
-            waiters, self.low_waiters = self.low_waiters, {}
-            for task in waiters:
-                wake(task)
+    def statistics(self) -> MailboxStatistics:
+        used = self.sent - self.taken
+        return MailboxStatistics(
+            capacity=self.flow.capacity,
+            used=used,
+            sent=self.sent,
+            received=self.taken - self.discarded,
+            current_rate=self.flow.rate(used),
+            slow_downs=self.flow.slow_downs,
+            timed_out=self.timed_out,
+            open_senders=self.open_senders,
+            open_receivers=self.open_receivers,
+            sends_waiting=len(self.waiting),
+            receivers_waiting=len(self.parked),
+            dropped={"closed": self.discarded} if self.discarded else {},
+        )
 
 
 class _End(Generic[T]):
-    __slots__ = ("_box", "_closed")
+    """What both ends have in common."""
 
     def __init__(self, box: _Mailbox[T]) -> None:
         self._box = box
         self._closed = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether this end was closed."""
+        return self._closed
+
+    @property
+    def capacity(self) -> int:
+        """Items that the mailbox holds."""
+        return self._box.flow.capacity
+
+    def statistics(self) -> MailboxStatistics:
+        """Counters and sizes, frozen; also of a closed end."""
+        return self._box.statistics()
+
     def close(self) -> None:
+        """Close this end; closing twice does nothing. Not a checkpoint."""
         raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """``close()`` for those who hold a ``trio.abc.AsyncResource``. A checkpoint."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError(f"this {type(self).__name__} is closed")
 
     def __enter__(self) -> Self:
         return self
@@ -105,195 +191,249 @@ class _End(Generic[T]):
     ) -> None:
         self.close()
 
-    def statistics(self) -> MailboxStatistics:
-        """Counters and sizes, frozen."""
-        box = self._box
-        return MailboxStatistics(
-            capacity=box.flow.capacity,
-            used=box.sent - box.taken,
-            sent=box.sent,
-            received=box.taken,
-            current_rate=box.flow.current_rate,
-            slow_downs=box.flow.slow_downs,
-            open_senders=box.open_senders,
-            open_receivers=box.open_receivers,
-            tasks_waiting_to_send=len(box.senders),
-            tasks_waiting_to_receive=len(box.receivers),
-            timed_out=box.timed_out,
-        )
 
-
-class MailboxSender(_End[T]):
-    """The sending end; ``clone()`` gives further ends."""
+class MailboxSender(_End[T], trio.abc.SendChannel[T]):
+    """The sending end; ``clone()`` gives further ends into the same mailbox."""
 
     def __init__(self, box: _Mailbox[T]) -> None:
         super().__init__(box)
         box.open_senders += 1
 
     def send_nowait(self, item: T) -> None:
-        """Send one item. Raises WouldBlock, ClosedResourceError, BrokenResourceError. Not a checkpoint."""
-        self._send_nowait([item])
+        """Send one item. Not a checkpoint.
 
-    def _send_nowait(self, items: list[T]) -> None:
-        box = self._box
-        if self._closed:
-            raise trio.ClosedResourceError
-        if not box.open_receivers:
-            raise trio.BrokenResourceError
-        if box.senders or not box.admits(len(items)):
+        Raises:
+            trio.WouldBlock: above the high watermark, or other sends are waiting.
+            trio.ClosedResourceError: this end is closed.
+            trio.BrokenResourceError: all receivers are closed.
+        """
+        self._check_sendable()
+        if not self._box.offer([item], 1):
             raise trio.WouldBlock
-        box.put(items)
 
-    async def send(self, item: T) -> None:
-        """Send one item, waiting for room. A checkpoint; cancelled, nothing was sent."""
-        await self._send([item], item)
+    async def send(self, value: T) -> None:
+        """Send one item, waiting for room where there is none. A checkpoint. Cancelled, nothing was sent.
 
-    async def _send(self, items: list[T], whole: object) -> None:
+        Raises:
+            SendTimeout: no room within the backpressure's ``send_timeout_s``; its ``item`` is the item.
+            trio.ClosedResourceError, trio.BrokenResourceError: as ``send_nowait``, also while it waits.
+        """
+        self._check_sendable()
         await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            self._send_nowait(items)
-        except trio.WouldBlock:
-            pass
-        else:
+        self._check_sendable()
+        if self._box.offer([value], 1):
             await trio.lowlevel.cancel_shielded_checkpoint()
-            return
-        box = self._box
-        task = current_task()
-        box.senders[task] = items
-
-        def abort() -> None:
-            del box.senders[task]
-            box.progress()
-
-        with trio.move_on_after(box.timeout_s):
-            error = await park(abort)
-            if error is not None:
-                raise error
-            return
-        box.timed_out += len(items)
-        raise SendTimeout(whole, box.timeout_s)
+        else:
+            await self._box.wait(self, [value], 1, value)
 
     async def send_batch(self, items: Iterable[T]) -> None:
-        """Send all items in order, in pieces where they do not fit at once. A checkpoint."""
+        """Send all items in order. A checkpoint.
+
+        They go in pieces of at most what fits between the watermarks, and each piece is all or nothing. Cancelled in
+        between, the pieces before were sent; a batch of one piece is all or nothing as a whole.
+
+        Raises:
+            SendTimeout: a piece found no room in time; ``item`` is the list of all items not sent.
+            trio.ClosedResourceError, trio.BrokenResourceError: as ``send``.
+        """
+        self._check_sendable()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        box = self._box
         rest = list(items)
-        piece = max(1, self._box.flow.high - self._box.flow.low)
-        while True:
-            await self._send(rest[:piece], rest)
-            rest = rest[piece:]
-            if not rest:
-                return
+        size = box.flow.piece
+        waited = False
+        while rest:
+            self._check_sendable()
+            piece = rest if len(rest) <= size else rest[:size]
+            if not box.offer(piece, len(piece)):
+                await box.wait(self, piece, len(piece), rest)
+                waited = True
+            rest = rest[size:]
+        if not waited:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def send_from_thread(self, item: T, *, timeout_s: float | None = None) -> None:
+        """Send from a plain thread, which is blocked as ``send`` would have waited.
+
+        Args:
+            item: what to send.
+            timeout_s: longest wait in seconds; by default the backpressure's, without one no limit.
+
+        Raises:
+            SendTimeout: no room in time; its ``item`` is the item.
+            trio.BrokenResourceError: all receivers are closed, or the Trio run has ended.
+            RuntimeError: called in a Trio thread, or the mailbox was opened outside a Trio run.
+            trio.ClosedResourceError: this end is closed.
+        """
+        self._check_open()
+        self._box.send_from_thread(self, [item], 1, item, timeout_s)
 
     async def wait_below_low_watermark(self) -> None:
-        """Wait until the buffer is at or below the low watermark. A checkpoint."""
-        box = self._box
-        if box.sent - box.taken <= box.flow.low:
-            await trio.lowlevel.checkpoint()
-            return
-        task = current_task()
-        box.low_waiters[task] = None
-        await park(partial(box.low_waiters.__delitem__, task))
+        """Wait until the mailbox is at or below the low watermark (30 % where no backpressure is set). A checkpoint."""
+        self._check_open()
+        await self._box.wait_below_low()
+
+    @property
+    def current_rate(self) -> float:
+        """1.0 while the flow is free, the slow-down factor (of what the receivers take) while it is slowed."""
+        return self._box.flow.rate(self._box.sent - self._box.taken)
 
     def clone(self) -> "MailboxSender[T]":
-        """A further sending end; the mailbox ends when all are closed."""
-        if self._closed:
-            raise trio.ClosedResourceError
+        """A further sending end; the mailbox ends when all are closed.
+
+        Raises:
+            trio.ClosedResourceError: this end is closed.
+        """
+        self._check_open()
         return MailboxSender(self._box)
 
     def close(self) -> None:
-        """Close this end; after the last one receivers end when they have drained."""
-        if not self._closed:
-            self._closed = True
-            box = self._box
-            box.open_senders -= 1
-            if not box.open_senders:
-                receivers, box.receivers = box.receivers, {}
-                for task in receivers:
-                    wake(task)
+        """Close this end. Its waiting sends raise ``ClosedResourceError``; receivers end when all senders are closed
+        and everything is received. Closing twice does nothing. Not a checkpoint."""
+        if self._closed:
+            return
+        self._closed = True
+        box = self._box
+        box.open_senders -= 1
+        box.refuse_all(self, trio.ClosedResourceError)
+        if not box.open_senders:
+            box.wake_all()
+
+    def _check_sendable(self) -> None:
+        if self._closed:
+            self._check_open()
+        if not self._box.open_receivers:
+            raise trio.BrokenResourceError("all receivers of this mailbox are closed")
 
 
-class MailboxReceiver(_End[T]):
-    """The receiving end; ``clone()`` gives ends that share the stream (workers compete)."""
+class MailboxReceiver(_End[T], trio.abc.ReceiveChannel[T]):
+    """The receiving end, also an asynchronous iterator; ``clone()`` gives further ends that share the stream."""
 
     def __init__(self, box: _Mailbox[T]) -> None:
         super().__init__(box)
         box.open_receivers += 1
 
     def receive_nowait(self) -> T:
-        """Take the oldest item. Raises WouldBlock, EndOfChannel, ClosedResourceError. Not a checkpoint."""
-        return self._take(self._box.items.popleft, 1)
+        """Take the oldest item. Not a checkpoint.
+
+        Raises:
+            trio.WouldBlock: there is none.
+            trio.EndOfChannel: there is none and all senders are closed.
+            trio.ClosedResourceError: this end is closed.
+        """
+        self._check_receivable()
+        box = self._box
+        item = box.items.popleft()
+        box.taken += 1
+        if box.waiting or box.low_waiters:
+            box.advance()
+        return item
 
     def receive_batch_nowait(self, max_items: int | None = None) -> list[T]:
-        """Take all items that are there, at most ``max_items``. As ``receive_nowait``."""
-        items = self._box.items
-        count = len(items) if max_items is None else min(len(items), max_items)
-        return self._take(lambda: [items.popleft() for _ in range(count)], count)
+        """Take all items that are there, at most ``max_items``; at least one. Not a checkpoint.
 
-    def _take(self, pop: Callable[[], R], count: int) -> R:
-        box = self._box
-        if self._closed:
-            raise trio.ClosedResourceError
-        if not box.items:
-            if not box.open_senders:
-                raise trio.EndOfChannel
-            raise trio.WouldBlock
-        taken = pop()
-        box.taken += count
-        if box.senders or box.low_waiters:
-            box.progress()
-        if box.items:
-            box.wake_receiver()
-        return taken
-
-    async def _wait(self) -> None:
-        box = self._box
-        if box.items or self._closed or not box.open_senders:
-            await trio.lowlevel.checkpoint()
-        while not (box.items or self._closed or not box.open_senders):
-            task = current_task()
-            box.receivers[task] = None
-            await park(partial(box.receivers.__delitem__, task))
+        Raises:
+            ValueError: ``max_items`` below 1.
+            As ``receive_nowait``.
+        """
+        _check_max_items(max_items)
+        self._check_receivable()
+        return self._box.take(max_items)
 
     async def receive(self) -> T:
-        """Take the oldest item, waiting for one. A checkpoint; cancelled, nothing was taken."""
-        await self._wait()
-        return self.receive_nowait()
+        """Take the oldest item, waiting for one. A checkpoint. Cancelled, nothing was taken.
+
+        Raises:
+            As ``receive_nowait`` but for WouldBlock, also while it waits.
+        """
+        try:
+            await self._wait()
+            return self.receive_nowait()
+        finally:
+            self._pass_on()
 
     async def receive_batch(self, max_items: int | None = None) -> list[T]:
-        """Take all items that are there, at most ``max_items``, waiting for the first. A checkpoint."""
-        await self._wait()
-        return self.receive_batch_nowait(max_items)
+        """Take all items that are there, at most ``max_items``, waiting for the first. A checkpoint.
 
-    def __aiter__(self) -> Self:
-        return self
+        Cancelled, nothing was taken.
 
-    async def __anext__(self) -> T:
+        Raises:
+            As ``receive_batch_nowait`` but for WouldBlock, also while it waits.
+        """
+        _check_max_items(max_items)
         try:
-            return await self.receive()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
+            await self._wait()
+            return self.receive_batch_nowait(max_items)
+        finally:
+            self._pass_on()
+
+    async def _wait(self) -> None:
+        """Wait until receiving gives an answer: an item or an error."""
+        self._check_open()
+        box = self._box
+        if box.items or not box.open_senders:
+            await trio.lowlevel.checkpoint()
+        while not box.items and box.open_senders and not self._closed:
+            task = current_task()
+            box.parked[task] = self
+            await park(partial(box.unpark, task))
+
+    def _pass_on(self) -> None:
+        box = self._box
+        if box.parked and box.items:
+            box.wake_receiver()
+
+    def _check_receivable(self) -> None:
+        if self._closed:
+            self._check_open()
+        box = self._box
+        if not box.items:
+            raise trio.WouldBlock if box.open_senders else trio.EndOfChannel
 
     def clone(self) -> "MailboxReceiver[T]":
-        """A further end: each item goes to exactly one of them."""
-        if self._closed:
-            raise trio.ClosedResourceError
+        """A further end: each item goes to exactly one of them (workers compete).
+
+        Raises:
+            trio.ClosedResourceError: this end is closed.
+        """
+        self._check_open()
         return MailboxReceiver(self._box)
 
     def close(self) -> None:
-        """Close this end; after the last one senders get BrokenResourceError."""
-        if not self._closed:
-            self._closed = True
-            box = self._box
-            box.open_receivers -= 1
-            if not box.open_receivers:
-                senders, box.senders = box.senders, {}
-                for task in senders:
-                    wake(task, trio.BrokenResourceError())
-                box.items.clear()
+        """Close this end; a ``receive`` that waits here raises ``ClosedResourceError``.
+
+        After the last one senders get ``BrokenResourceError``, and items left are counted as dropped. Closing twice
+        does nothing. Not a checkpoint.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        box = self._box
+        box.open_receivers -= 1
+        for task in [task for task, end in box.parked.items() if end is self]:
+            box.unpark(task)
+            wake(task)
+        if not box.open_receivers:
+            box.close_receivers()
+
+
+def _check_max_items(max_items: int | None) -> None:
+    if max_items is not None and max_items < 1:
+        raise ValueError(f"max_items must be at least 1, was {max_items}")
 
 
 def open_mailbox(
-    capacity: int = 1_000, *, backpressure: Backpressure | None = None
+    capacity: int = DEFAULT_SIZES.messages, *, backpressure: Backpressure | None = None
 ) -> tuple[MailboxSender[T], MailboxReceiver[T]]:
-    """Open a mailbox of ``capacity`` items."""
+    """Open a bounded queue of single items; data flows from the left end to the right.
+
+    Args:
+        capacity: items it holds, at least 1.
+        backpressure: watermarks, pace and timeout of the senders; without it they wait at the full mailbox, for ever.
+
+    Raises:
+        ValueError, TypeError: a capacity below 1, or no integer.
+    """
+    check_capacity(capacity)
     box: _Mailbox[T] = _Mailbox(capacity, backpressure)
     return MailboxSender(box), MailboxReceiver(box)

@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from scheduler.backpressure import check_capacity
+
 Column: TypeAlias = NDArray[Any]
 Rows: TypeAlias = Mapping[str, NDArray[Any] | Sequence[Any] | float | str | bytes | np.generic]
 
@@ -79,10 +81,28 @@ class OwnedBatch(Batch):
         self._arrays = arrays
 
 
+class DebugBatch(Batch):
+    """A window that refuses to be read once it was given back; arrays kept from it show poisoned values."""
+
+    __slots__ = ("_expired",)
+
+    def __init__(self, ring: "Ring", sequence: int, length: int) -> None:
+        super().__init__(ring.readable, sequence, sequence % ring.capacity, length)
+        self._expired = False
+
+    def expire(self) -> None:
+        self._expired = True
+
+    def __getitem__(self, field: str) -> Column:
+        if self._expired:
+            raise RuntimeError("this batch was given back by a later receive() or close(): keep a copy() instead")
+        return super().__getitem__(field)
+
+
 class Ring:
     """The memory and its layout; who may write when is the caller's business."""
 
-    __slots__ = ("_last", "_readable", "_writable", "capacity", "fields", "row_bytes")
+    __slots__ = ("_last", "_writable", "capacity", "fields", "readable", "row_bytes")
 
     def __init__(self, capacity: int, fields: Mapping[str, DTypeLike]) -> None:
         check_capacity(capacity)
@@ -92,11 +112,11 @@ class Ring:
             raise ValueError("fields must name at least one column, were none")
         self.row_bytes = sum(kind.itemsize for kind in self.fields.values())
         self._writable = _columns_in_one_block(capacity, self.fields)
-        self._readable: dict[str, Column] = {}
+        self.readable: dict[str, Column] = {}
         for name, column in self._writable.items():
-            self._readable[name] = column.view()
-            self._readable[name].flags.writeable = False
-        self._last = Batch(self._readable, 0, 0, 0)
+            self.readable[name] = column.view()
+            self.readable[name].flags.writeable = False
+        self._last = Batch(self.readable, 0, 0, 0)
 
     def check(self, rows: Rows) -> tuple[list[Column], int]:
         """The rows as one value per field in the ring's order, each of its field's type, and their number.
@@ -149,28 +169,20 @@ class Ring:
         last = self._last
         if last.sequence == sequence and last._length == count:
             return last
-        batch = self._last = Batch(self._readable, sequence, sequence % self.capacity, count)
+        batch = self._last = Batch(self.readable, sequence, sequence % self.capacity, count)
         return batch
 
     def copied(self, sequence: int, count: int) -> Batch:
         """A batch in memory of its own; the rows may not cross the ring's end."""
         slot = sequence % self.capacity
         return OwnedBatch(
-            {name: column[slot : slot + count].copy() for name, column in self._readable.items()}, sequence, slot
+            {name: column[slot : slot + count].copy() for name, column in self.readable.items()}, sequence, slot
         )
 
     def poison(self, start: int, stop: int) -> None:
         """Overwrite the rows from ``start`` to ``stop`` with values that no computation mistakes for data."""
         if start < stop:
             self.write(start, [_poison_value(kind) for kind in self.fields.values()], stop - start)
-
-
-def check_capacity(capacity: int) -> None:
-    """Raises TypeError or ValueError unless ``capacity`` is an integer of at least 1."""
-    if type(capacity) is not int:
-        raise TypeError(f"capacity must be an int, was {capacity!r}")
-    if capacity < 1:
-        raise ValueError(f"capacity must be at least 1, was {capacity}")
 
 
 def _field_type(name: str, kind: DTypeLike) -> np.dtype[Any]:

@@ -17,7 +17,9 @@ import numpy as np
 
 from scheduler.backpressure import Backpressure, FlowControl
 from scheduler.channel_errors import Lagged
-from scheduler.ring import Batch, Column, OwnedBatch, Ring
+from scheduler.ring import Batch, Column, DebugBatch, OwnedBatch, Ring
+
+_ROW = "\0row"  # the pending table's own column: each row's number
 
 
 class Policy(Enum):
@@ -31,7 +33,7 @@ class Policy(Enum):
 class Cursor:
     """One reading position, shared by the clones of one receiver."""
 
-    __slots__ = ("detached", "ends", "floor", "held", "key", "missed", "name", "next", "pending", "policy", "received")
+    __slots__ = ("detached", "ends", "floor", "held", "key", "missed", "name", "next", "pending", "policy", "stalls")
 
     def __init__(self, name: str, policy: Policy, key: str | None, start: int) -> None:
         self.name = name
@@ -41,10 +43,10 @@ class Cursor:
         self.floor = start
         self.ends = 1
         self.held: dict[object, int] = {}  # end → first row of the batch it holds; oldest first, as rows only go up
-        self.pending: OwnedBatch | None = None  # conflating: latest row per key, in order of arrival
+        self.pending: dict[str, Column] | None = None  # conflating: latest row per key, in order of arrival
         self.detached = False
+        self.stalls = 0
         self.missed = 0
-        self.received = 0
 
 
 class Stream:
@@ -57,11 +59,12 @@ class Stream:
         self.debug = debug
         self.head = 0
         self.tail = 0
-        self.limit = self.flow.high  # a send that ends at or below this row needs no closer look
+        self.limit = self.flow.high  # a send that ends at or below this row needs no closer look; -1 while slowed
         self.wanted = -1  # the tail that a waiting sender wants, -1 when none waits
         self.blockers = 0  # cursors below `wanted`
         self.lossless: list[Cursor] = []
         self.others: list[Cursor] = []
+        self.lent: dict[object, DebugBatch] = {}  # debug: the batch each end holds
         self.poisoned = 0  # debug: slots of rows below this one were poisoned
         self.viewed = 0
         self.copied = 0
@@ -69,21 +72,15 @@ class Stream:
 
     # -- senders
 
-    def admits(self, count: int) -> bool:
-        """Whether ``count`` rows may be sent now; where not, ``wanted`` and ``blockers`` say what must happen first."""
-        self.tail = tail = self.find_tail()
-        wanted = self.flow.admits_at(self.head, tail, count)
-        self.limit = -1 if self.flow.slowed else tail + self.flow.high
-        return wanted <= tail
-
     def want(self, tail: int) -> None:
         """Count the cursors that must still pass ``tail``; ``release`` counts them down."""
         self.wanted = tail
         self.blockers = sum(cursor.floor < tail for cursor in self.lossless)
 
     def find_tail(self) -> int:
-        """The oldest row that a lossless receiver still needs, ``head`` when there is none."""
-        return min([cursor.floor for cursor in self.lossless], default=self.head)
+        """Look up ``tail``: the oldest row that a lossless receiver still needs, ``head`` when there is none."""
+        self.tail = tail = min([cursor.floor for cursor in self.lossless], default=self.head)
+        return tail
 
     def commit(self, values: list[Column], count: int) -> None:
         """Append checked and admitted rows."""
@@ -92,8 +89,11 @@ class Stream:
             self._make_room(head + count - self.capacity)
         self.ring.write(head, values, count)
         self.head = head + count
-        if self.limit < 0:
+        if self.flow.slowed:
+            self.limit = -1
             self.flow.accepted(self.tail)
+        else:
+            self.limit = self.tail + self.flow.high
         if not self.lossless and not self.others:
             self.count_drop("no_receiver", count)
 
@@ -103,9 +103,14 @@ class Stream:
                 self._fold(cursor)
 
     def count_drop(self, reason: str, count: int) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + count
+        if count:
+            self.dropped[reason] = self.dropped.get(reason, 0) + count
 
     # -- receivers
+
+    def ready(self, cursor: Cursor) -> bool:
+        """Whether ``take`` would give something."""
+        return cursor.next != self.head or cursor.pending is not None
 
     def subscribe(self, name: str, policy: Policy, key: str | None) -> Cursor:
         """A cursor that begins with the next row sent."""
@@ -121,15 +126,25 @@ class Stream:
         """Forget a cursor; True when that lets the waiting sender look again."""
         cursors = self.lossless if cursor.policy is Policy.LOSSLESS else self.others
         cursors.remove(cursor)
+        unread = self.head - cursor.next + (0 if cursor.pending is None else len(cursor.pending[_ROW]))
+        if unread:
+            self.count_drop("detached" if cursor.detached else "closed", unread)
         old, cursor.floor = cursor.floor, self.head
+        if self.debug:
+            for end in cursor.held:
+                self.lent.pop(end).expire()
         cursor.held.clear()
         cursor.pending = None
+        if self.debug:
+            self._poison()
         return cursor.policy is Policy.LOSSLESS and self._passed(old, self.head)
 
     def release(self, cursor: Cursor, end: object) -> bool:
         """Give back the batch that ``end`` holds; True when that lets the waiting sender look again."""
         if cursor.held.pop(end, None) is None:
             return False
+        if self.debug:
+            self.lent.pop(end).expire()
         old = cursor.floor
         new = cursor.floor = next(iter(cursor.held.values()), cursor.next)
         if self.debug and new > old:
@@ -155,10 +170,10 @@ class Stream:
         Raises:
             Lagged: a lagging cursor was overtaken; the next call goes on with the oldest row left.
         """
-        start = cursor.next
-        count = self.head - start
         if cursor.policy is not Policy.LOSSLESS:
             return self._take_copy(cursor, max_items)
+        start = cursor.next
+        count = self.head - start
         if not count:
             return None
         room = self.capacity - start % self.capacity
@@ -169,6 +184,8 @@ class Stream:
         cursor.next = start + count
         cursor.held[end] = start
         self.viewed += count
+        if self.debug:
+            return self.lent.setdefault(end, DebugBatch(self.ring, start, count))
         return self.ring.window(start, count)
 
     def _take_copy(self, cursor: Cursor, max_items: int | None) -> Batch | None:
@@ -193,31 +210,31 @@ class Stream:
 
     def _take_latest(self, cursor: Cursor, max_items: int | None) -> Batch | None:
         self._fold(cursor)
-        batch = cursor.pending
-        if batch is None:
+        latest = cursor.pending
+        if latest is None:
             return None
         cursor.pending = None
-        if max_items is not None and len(batch) > max_items:
-            columns = batch.columns
-            cursor.pending = OwnedBatch({n: c[max_items:] for n, c in columns.items()}, batch.sequence, batch.slot)
-            batch = OwnedBatch({n: c[:max_items] for n, c in columns.items()}, batch.sequence, batch.slot)
+        if max_items is not None and len(latest[_ROW]) > max_items:
+            cursor.pending = {name: column[max_items:] for name, column in latest.items()}
+            latest = {name: column[:max_items].copy() for name, column in latest.items()}
+        sequence = int(latest.pop(_ROW)[0])
+        batch = OwnedBatch(latest, sequence, sequence % self.capacity)
         self.copied += len(batch)
         return batch
 
     def _fold(self, cursor: Cursor) -> None:
         """Bring a conflating cursor's table of latest rows up to ``head``."""
+        assert cursor.key is not None
         while cursor.next < self.head:
             start = cursor.next
             count = min(self.head - start, self.capacity - start % self.capacity)
-            fresh = self.ring.copied(start, count)
+            columns = dict(self.ring.copied(start, count).columns)
+            columns[_ROW] = np.arange(start, start + count)
             cursor.next = cursor.floor = start + count
-            old = cursor.pending
-            columns = dict(fresh.columns)
-            if old is not None:
-                columns = {name: np.concatenate([old[name], column]) for name, column in columns.items()}
-            assert cursor.key is not None
+            if cursor.pending is not None:
+                columns = {name: np.concatenate([cursor.pending[name], new]) for name, new in columns.items()}
             keys = columns[cursor.key]
             _, from_the_end = np.unique(keys[::-1], return_index=True)
             rows = np.sort(len(keys) - 1 - from_the_end)
             self.count_drop("conflated", len(keys) - len(rows))
-            cursor.pending = OwnedBatch({n: c[rows] for n, c in columns.items()}, start, fresh.slot)
+            cursor.pending = {name: column[rows] for name, column in columns.items()}
