@@ -89,6 +89,7 @@ class Source(Protocol):
     statistics: FileStatistics
     symbols: dict[str, int]  # symbol as written → index, in order of first appearance
     first_lines: list[int]  # by that index: the line where the symbol appears first
+    assumptions: list[str]  # what was taken for granted of the file itself; complete with the first piece
 
     @property
     def path(self) -> Path | str: ...

@@ -163,6 +163,7 @@ class Capture:
         self.statistics = FileStatistics(str(path), "Binance capture")
         self.symbols: dict[str, int] = {}
         self.first_lines: list[int] = []
+        self.assumptions: list[str] = []
         self.market: Market | None = None
         self._buckets: dict[str, _Bucket] = {}
         self._bucket_by_head: dict[bytes, _Bucket] = {}  # a message's bytes before its first comma → where it goes

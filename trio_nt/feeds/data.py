@@ -5,6 +5,7 @@ instruments are known before the first block; an ordinary file is read whole by 
 said before anything happened.
 """
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy as np
 from trio_nt.errors import InputError
 from trio_nt.feeds.base import Source
 from trio_nt.feeds.binance import Capture
+from trio_nt.feeds.csv import CsvFile
+from trio_nt.feeds.files import line_chunks
 from trio_nt.feeds.instruments import FEES_OF, INFERENCE_ROWS, Fees, Inference, as_fees, load_described
 from trio_nt.feeds.memory import ColumnSource, EventSource
 from trio_nt.feeds.merge import merge
@@ -25,6 +28,7 @@ from trio_nt.model.market import Column, Columns, MarketEvent
 BLOCK_ROWS = 8_192
 # Rows of each source that are read, and held, when data is opened.
 ROWS_AHEAD = 500_000
+_STAMPED = re.compile(rb"\d+ ")
 
 
 class MarketData:
@@ -58,7 +62,8 @@ class MarketData:
                     inferred.add(*reading.source.infer(symbol, columns), rows=len(columns["kind"]))
         self._described = instruments is not None
         known = Instruments(inferred) if instruments is None else instruments
-        self.assumptions = [*assumptions, *inferred.assumptions]
+        found = [said for reading in self._readings for said in reading.source.assumptions]
+        self.assumptions = [*assumptions, *found, *inferred.assumptions]
         if fees is not None:
             maker, taker = as_fees(fees)
             known = Instruments(attrs.evolve(each, maker_fee=maker, taker_fee=taker) for each in known)
@@ -160,18 +165,53 @@ def open_market_data(
     *,
     instruments: Instruments | Path | str | None = None,
     fees: Fees | None = None,
+    time_unit: str | None = None,
+    bar_time: str | None = None,
+    feed_latency_ns: int = 0,
     block_rows: int = BLOCK_ROWS,
 ) -> MarketData:
-    """Open recorded files for replay: Binance captures.
+    """Open recorded files for replay: Binance captures and CSV files, plain or gzip, told apart by their first line.
+
+    Args:
+        paths: at least one file; rows with the same ``ts_init`` come in this order of files.
+        instruments: described, or the TOML file that describes them; without it they are inferred from the data.
+        fees: a fraction of the notional, or (maker, taker), for all instruments instead of their own.
+        time_unit: of numeric CSV times: ``s``, ``ms``, ``us`` or ``ns``; without it the times' size must tell.
+        bar_time: what CSV bars are stamped with: ``open`` or ``close``.
+        feed_latency_ns: from a CSV's exchange time to its receipt.
+        block_rows: the most rows of one block.
 
     Raises:
-        InputError: a file is missing, damaged, empty or of no known form; the message names file and line.
+        InputError: a file is missing, damaged, empty, unsorted, of no known form, or has an instrument that is not
+            described; or one of the settings is wrong. The message names file and line.
     """
     if not paths:
         raise InputError("no file of market data was named")
     described, assumptions = _described(instruments)
-    sources = [Capture(Path(path)) for path in paths]
+    sources: list[Source] = []
+    for path in map(Path, paths):
+        if any(path.samefile(source.path) for source in sources if path.exists()):
+            raise InputError(f"{path}: named twice")
+        if _is_csv(path):
+            sources.append(CsvFile(path, time_unit=time_unit, bar_time=bar_time, feed_latency_ns=feed_latency_ns))
+        else:
+            sources.append(Capture(path))
     return MarketData(sources, instruments=described, assumptions=assumptions, fees=fees, block_rows=block_rows)
+
+
+def _is_csv(path: Path) -> bool:
+    """Tell a CSV file from a capture by its first line."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: no regular file")
+    _, lines = next(line_chunks(path), (1, []))
+    if not lines:
+        raise InputError(f"{path}: is empty")
+    first = lines[0]
+    if b"{" in first or _STAMPED.match(first):
+        return False
+    if b"," in first:
+        return True
+    raise InputError(f"{path}: line 1: neither a CSV's column names nor a capture's '<receipt, UNIX ns> <message>'")
 
 
 def _described(instruments: Instruments | Path | str | None) -> tuple[Instruments | None, list[str]]:

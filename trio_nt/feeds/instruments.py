@@ -10,7 +10,7 @@ import attrs
 import numpy as np
 
 from trio_nt.errors import InputError
-from trio_nt.model.calendar import ALWAYS_OPEN, Calendar
+from trio_nt.model.calendar import ALWAYS_OPEN, US_EQUITIES, Calendar
 from trio_nt.model.instruments import Instrument, InstrumentKind, Instruments
 from trio_nt.model.market import Column, Columns
 from trio_nt.model.money import Number, to_decimal
@@ -75,10 +75,7 @@ def say_fees(instrument: Instrument, why: str) -> str:
     return f"{FEES_OF}{instrument.id}: maker {instrument.maker_fee:f}, taker {instrument.taker_fee:f} ({why})"
 
 
-def _calendars() -> dict[str, Calendar]:
-    return {"always-open": ALWAYS_OPEN}
-
-
+CALENDARS: dict[str, Calendar] = {"always-open": ALWAYS_OPEN, "us-equities": US_EQUITIES}
 _TEXTS = ("symbol", "venue", "base", "quote", "settlement")
 _NUMBERS = ("multiplier", "tick_size", "lot_size", "min_quantity", "min_notional", "maker_fee", "taker_fee")
 _KEYS = (*_TEXTS, "kind", *_NUMBERS, "shortable", "calendar")
@@ -147,7 +144,7 @@ def _value(key: str, value: Any) -> Any:
     if key == "kind":
         return _choice(key, value, {kind.value: kind for kind in InstrumentKind})
     if key == "calendar":
-        return _choice(key, value, _calendars())
+        return _choice(key, value, CALENDARS)
     expected = bool if key == "shortable" else str
     if not isinstance(value, expected):
         raise TypeError(f"{key} must be {'true or false' if expected is bool else 'a string'}, was {value!r}")

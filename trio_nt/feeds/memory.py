@@ -56,6 +56,7 @@ class ColumnSource:
     def __init__(self, blocks: Sequence[Columns], symbols: Sequence[str]) -> None:
         self.statistics = FileStatistics(_NAME, _NAME)
         self.symbols = {symbol: index for index, symbol in enumerate(symbols)}
+        self.assumptions: list[str] = []
         self.first_lines = [0] * len(self.symbols)
         self._blocks = [_completed(block, len(symbols)) for block in blocks if len(block["ts_init"])]
         last = 0
