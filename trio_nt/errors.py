@@ -38,3 +38,7 @@ class OutcomeUnknown(ExecutionError):
 
 class OrderRejected(ExecutionError):
     """The broker refused a request; nothing took effect."""
+
+
+class DuplicateOrder(OrderRejected):
+    """The broker knows this client order id already: the order arrived before."""

@@ -29,6 +29,7 @@ from trio_nt.model.events import (
 )
 from trio_nt.model.money import EXACT
 from trio_nt.model.orders import (
+    EXTERNAL,
     BrokerUpdate,
     Execution,
     Fill,
@@ -37,8 +38,6 @@ from trio_nt.model.orders import (
     OrderState,
     UpdateKind,
 )
-
-EXTERNAL = "EXTERNAL"
 
 _S = OrderState
 _UNSENT = (_S.INTENDED, _S.SENT, _S.UNKNOWN, _S.ABANDONED)  # the venue has not yet said that it has the order

@@ -13,6 +13,8 @@ from trio_nt.model.actions import OrderType, TimeInForce
 from trio_nt.model.instruments import Side
 from trio_nt.model.money import EXACT, ZERO
 
+EXTERNAL = "EXTERNAL"  # the owner of orders and positions of the account that no strategy of ours made
+
 
 class OrderState(Enum):
     INTENDED = "intended"  # recorded, not yet sent

@@ -15,10 +15,9 @@ from datetime import date
 from decimal import Decimal
 from typing import TypeAlias
 
-import attrs
-
 from trio_nt.model.actions import Action, Cancel, Replace, Signal
 from trio_nt.model.calendar import ALWAYS_OPEN, Calendar
+from trio_nt.model.decisions import Approved, ApprovedCancel, ApprovedOrder, ApprovedReplace, Decision
 from trio_nt.model.events import Filled, OrderEvent, Refused
 from trio_nt.model.instruments import InstrumentKind, Instruments, Side
 from trio_nt.model.money import EXACT, ZERO
@@ -29,42 +28,14 @@ from trio_nt.risk.crossing import OwnOrders
 from trio_nt.risk.exposure import Book, Exposure
 from trio_nt.risk.limits import RiskLimits, SelfTrade, TradingState
 
+__all__ = ["Approved", "ApprovedCancel", "ApprovedOrder", "ApprovedReplace", "Decision", "RiskEngine", "RiskRule"]
+
 _add, _subtract = EXACT.add, EXACT.subtract
 _NO_LIMITS: Mapping[str, RiskLimits] = {}
 _MINUTE_NS = 60_000_000_000
 _REPLACEABLE = (OrderState.ACCEPTED, OrderState.PARTIALLY_FILLED)
 
 
-@attrs.frozen
-class ApprovedOrder:
-    """An order that may be sent, once every order in ``after`` is final and has done what it was for.
-
-    ``after`` holds the closing half of an order that turns the account's position around, or own working orders that
-    are cancelled first; it is empty for all others.
-    """
-
-    order: Order
-    after: tuple[str, ...] = ()
-
-
-@attrs.frozen
-class ApprovedCancel:
-    """A working order that may be cancelled."""
-
-    order: Order
-
-
-@attrs.frozen
-class ApprovedReplace:
-    """A working order that may get a new total quantity, limit price, or both (None: unchanged)."""
-
-    order: Order
-    quantity: Decimal | None
-    limit_price: Decimal | None
-
-
-Approved: TypeAlias = ApprovedOrder | ApprovedCancel | ApprovedReplace
-Decision: TypeAlias = Approved | Refused  # a refusal is told to the strategy as it is
 RiskRule: TypeAlias = Callable[[Action, Exposure, RiskLimits], Reason | None]
 _NOTHING: tuple[Decision, ...] = ()
 
@@ -395,7 +366,7 @@ class RiskEngine:
         """The quantities to send: two where one order would turn the account's position around."""
         split = self._limits.split_flips
         if split is None:
-            split = candidate.market.instrument.kind in (InstrumentKind.EQUITY, InstrumentKind.SPOT)
+            split = candidate.market.instrument.kind is InstrumentKind.EQUITY
         if not split:
             return (candidate.quantity,)
         whole = candidate.whole

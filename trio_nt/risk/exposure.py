@@ -18,8 +18,6 @@ from trio_nt.model.instruments import Instruments, Side
 from trio_nt.model.money import EXACT, ZERO
 from trio_nt.model.orders import Order
 
-EXTERNAL = "EXTERNAL"  # the owner of what the account holds and no strategy of ours ordered
-
 _add, _subtract = EXACT.add, EXACT.subtract
 
 

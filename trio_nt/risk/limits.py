@@ -78,7 +78,7 @@ class RiskLimits:
         restricted: instrument ids that may only be reduced.
         self_trade: see ``SelfTrade``; of the account's limits alone.
         split_flips: send an order that would turn the account's position around as two, close and then open.
-            ``None``: for equities and spot, where venues refuse such orders.
+            ``None``: for equities, where venues refuse such orders.
     """
 
     max_order_quantity: Decimal | None = attrs.field(default=None, converter=_decimal_or_none, validator=_positive)
