@@ -180,22 +180,21 @@ class OrderTable:
             self._check_complete(order)
             return _NO_EVENTS
         following = TRANSITIONS[kind].get(order.state)
-        if following is None:
+        if following is None or (kind is UpdateKind.REPLACED and self._knows_replacement(order, update)):
             return _NO_EVENTS
         events: tuple[OrderEvent, ...] = _NO_EVENTS
         if kind is UpdateKind.ACCEPTED or (kind is UpdateKind.REPLACED and order.state in _UNSENT):
             events = (Accepted(order.strategy_id, order.client_order_id, order.instrument, now_ns),)
-        if update.broker_order_id:
-            order.broker_order_id = update.broker_order_id
         if kind is UpdateKind.REPLACED:
+            order.broker_order_id = update.broker_order_id or order.broker_order_id
             self._take_replacement(order, update.request)
         elif kind is UpdateKind.REPLACE_REJECTED:
             if self._replace_pending.pop(order.client_order_id, None) is None:
                 return _NO_EVENTS
         elif kind is UpdateKind.CANCEL_REJECTED:
             self._cancel_pending.discard(order.client_order_id)
-        if update.reason:
-            order.reason = update.reason
+        order.broker_order_id = order.broker_order_id or update.broker_order_id
+        order.reason = update.reason or order.reason
         self._follow(order, following, now_ns)
         return events if kind is UpdateKind.ACCEPTED else (*events, _event(kind, order, update.reason, now_ns))
 
@@ -229,8 +228,8 @@ class OrderTable:
         self._seen.add(execution.execution_id)
         self._executions.setdefault(order_id, []).append(execution.execution_id)
         unacknowledged = order.state in _UNSENT
-        if update.broker_order_id:
-            order.broker_order_id = update.broker_order_id
+        # Not the other way round: a fill of an order's former link must not bring its former id back.
+        order.broker_order_id = order.broker_order_id or update.broker_order_id
         quantity, price = execution.quantity, execution.price
         order.filled_quantity = EXACT.add(order.filled_quantity, quantity)
         order.filled_notional = EXACT.add(order.filled_notional, EXACT.multiply(quantity, price))
@@ -309,6 +308,12 @@ class OrderTable:
             order.quantity = quantity
         if limit_price is not None:
             order.limit_price = limit_price
+
+    def _knows_replacement(self, order: Order, update: BrokerUpdate) -> bool:
+        """An answer and the stream both tell of one replacement: the second to come finds its broker id known."""
+        if order.client_order_id not in self._replace_pending and update.request is None:
+            return True
+        return bool(update.broker_order_id) and update.broker_order_id == order.broker_order_id
 
     def _check_complete(self, order: Order) -> None:
         if order.filled_quantity < order.quantity:

@@ -12,7 +12,7 @@ from trio_nt.model.decisions import ApprovedOrder
 from trio_nt.model.orders import Order, OrderState
 
 
-class Sequence:
+class OrderSequence:
     """Holds approved orders until they may go. ``find`` looks an order up by its client order id."""
 
     def __init__(self, find: Callable[[str], Order | None]) -> None:
