@@ -1,162 +1,415 @@
-"""``open_scheduler``, ``Scheduler`` and ``TaskHandle``."""
+"""``open_scheduler`` and ``Scheduler``."""
 
-import time
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from contextvars import ContextVar
-from typing import Any, Generic, Literal, TypeVar
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import copy_context
+from typing import Any, TypeVar
 
-import outcome
+import attrs
 import trio
 
+from scheduler.blocking import BlockingPool
+from scheduler.collector import COLLECTION_OFF, Collector
+from scheduler.current import current_priority
+from scheduler.functions import checked_async_fn, checked_coroutine, task_name
+from scheduler.gate import Gate, GateSettings, acquire_gate, release_gate
+from scheduler.handle import TaskHandle
+from scheduler.jobs import JOB, Job
 from scheduler.lanes import LaneSettings, TaskPriority, checked_lanes, checked_priority
-from scheduler.parking import park, wake
+from scheduler.process_wide import STACK_SIZE, SWITCH_INTERVAL
+from scheduler.ready import Policy
+from scheduler.settings import RuntimeSettings
+from scheduler.stalls import Watchdog
+from scheduler.statistics import LaneStatistics, SchedulerStatistics
 
 T = TypeVar("T")
-_PRIORITY: ContextVar[TaskPriority | None] = ContextVar("scheduler_priority", default=None)
+_AsyncFn = Callable[..., Awaitable[T]]
+
+SHORTEST_SWITCH_INTERVAL_S = 10e-6
 
 
-class TaskCancelled(Exception):
-    """The awaited task was cancelled."""
+@attrs.frozen(kw_only=True)
+class _Options:
+    """The checked arguments of ``open_scheduler``."""
+
+    gate: GateSettings
+    gate_children: bool
+    stall_after_s: float
+    freeze_gc: bool
+    runtime: RuntimeSettings
 
 
-class TaskHandle(Generic[T]):
-    """A spawned task."""
+class _Submissions:
+    """One lane's submitted tasks: how many run, and those that wait in a bounded memory channel."""
 
-    def __init__(self, name: str, priority: TaskPriority) -> None:
-        self.name = name
-        self.priority = priority
-        self._scope = trio.CancelScope()
-        self._outcome: outcome.Outcome[T] | None = None
-        self._waiters: dict[trio.lowlevel.Task, None] = {}
-        self.taken = False
+    def __init__(self, settings: LaneSettings) -> None:
+        self.max_tasks = settings.max_tasks
+        self.running = 0
+        self.send, self.receive = trio.open_memory_channel["_Submission"](settings.queue_capacity)
+
+    def waiting(self) -> int:
+        return self.receive.statistics().current_buffer_used
+
+
+async def _call(async_fn: _AsyncFn[T], args: tuple[Any, ...]) -> T:
+    return await async_fn(*args)
+
+
+class _Submission:
+    """A submitted task, started or waiting."""
+
+    def __init__(
+        self, scheduler: "Scheduler", handle: TaskHandle[Any], async_fn: _AsyncFn[Any], args: tuple[Any, ...]
+    ) -> None:
+        self._scheduler = scheduler
+        self._handle = handle
+        self._async_fn = async_fn
+        self._args = args
+        self._context = copy_context()
+
+    def start(self, nursery: trio.Nursery, lane: _Submissions) -> None:
+        lane.running += 1
+        job, name = self._handle._job, self._handle.name
+        self._context.run(nursery.start_soon, _enter, job, self._run, (lane,), name=name)
+
+    def drop(self) -> None:
+        self._handle._drop()
 
     @property
-    def done(self) -> bool:
-        return self._outcome is not None
+    def cancelled(self) -> bool:
+        return self._handle._scope.cancel_called
 
-    def cancel(self) -> None:
-        self._scope.cancel()
-
-    async def result(self) -> T:
-        if self._outcome is None:
-            task = trio.lowlevel.current_task()
-            self._waiters[task] = None
-            await park(lambda: self._waiters.pop(task))
-        else:
-            await trio.lowlevel.checkpoint()
-        self.taken = True
-        assert self._outcome is not None
-        if isinstance(self._outcome, outcome.Error):
-            raise self._outcome.error
-        return self._outcome.unwrap()
-
-    async def _run(self, async_fn: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> None:
-        _PRIORITY.set(self.priority)
-        result: outcome.Outcome[T] = outcome.Error(TaskCancelled(self.name))
+    async def _run(self, lane: _Submissions) -> None:
         try:
-            with self._scope:
-                try:
-                    result = outcome.Value(await async_fn(*args))
-                except Exception as error:  # noqa: BLE001 - waits in the handle
-                    result = outcome.Error(error)
+            await self._handle._run(_call(self._async_fn, self._args))
         finally:
-            self._outcome = result
-            for task in self._waiters:
-                wake(task)
+            lane.running -= 1
+            self._scheduler._start_queued(lane)
 
 
 class Scheduler:
-    """Priority lanes over one nursery."""
+    """Starts tasks in lanes. Made by ``open_scheduler``; its methods belong to the Trio thread that opened it.
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    Tasks belong to the scheduler's cancel scope, whoever started them. Every method raises ``trio.ClosedResourceError``
+    once the block is closed, and ``TypeError`` or ``ValueError`` for an argument that is no lane or no async function,
+    before any effect.
+    """
+
+    def __init__(self, gate: Gate, nursery: trio.Nursery, options: _Options) -> None:
+        self.token = trio.lowlevel.current_trio_token()
+        self._gate = gate
         self._nursery = nursery
-        self._handles: list[TaskHandle[Any]] = []
+        self._gate_children = options.gate_children
+        self._closed = False
+        self._failed: dict[TaskHandle[Any], None] = {}
+        lanes = options.gate.lanes
+        self._submissions = {lane: _Submissions(lanes[lane]) for lane in TaskPriority}
+        self._blocking = BlockingPool(options.runtime, lanes)
+        self._collector: Collector | None = None
 
-    def start_soon(
-        self, priority: TaskPriority, async_fn: Callable[..., Awaitable[object]], *args: Any, name: object = None
-    ) -> None:
-        priority = checked_priority(priority)
+    @property
+    def cancel_scope(self) -> trio.CancelScope:
+        """The scope around all tasks of the scheduler, its block's body included."""
+        return self._nursery.cancel_scope
 
-        async def run() -> None:
-            _PRIORITY.set(priority)
-            await async_fn(*args)
+    def start_soon(self, priority: TaskPriority, async_fn: _AsyncFn[object], *args: Any, name: object = None) -> None:
+        """Start a task in a lane by Trio's rules: an error cancels the block and is raised by it. Not a checkpoint."""
+        job = self._new_job(priority, async_fn)
+        self._nursery.start_soon(_enter, job, async_fn, args, name=async_fn if name is None else name)
 
-        self._nursery.start_soon(run, name=name)
+    def spawn(self, priority: TaskPriority, async_fn: _AsyncFn[T], *args: Any, name: object = None) -> TaskHandle[T]:
+        """Start a task in a lane; its result or exception waits in the handle. Not a checkpoint.
 
-    def spawn(
-        self, priority: TaskPriority, async_fn: Callable[..., Awaitable[T]], *args: Any, name: object = None
-    ) -> TaskHandle[T]:
-        handle: TaskHandle[T] = TaskHandle(str(name or getattr(async_fn, "__qualname__", async_fn)), checked_priority(priority))
-        self._handles.append(handle)
-        self._nursery.start_soon(handle._run, async_fn, args, name=name or async_fn)
+        An exception that nobody took from the handle is raised when the block closes; anything but an ``Exception``
+        (``KeyboardInterrupt``, say) cancels the block at once.
+        """
+        job = self._new_job(priority, async_fn)
+        handle: TaskHandle[T] = TaskHandle(self, job, task_name(async_fn, name))
+        self._nursery.start_soon(_enter_with_handle, job, handle, async_fn, args, name=handle.name)
         return handle
 
-    async def start(
-        self, priority: TaskPriority, async_fn: Callable[..., Awaitable[object]], *args: Any, name: object = None
-    ) -> Any:
-        return await self._nursery.start(async_fn, *args, name=name)
+    async def start(self, priority: TaskPriority, async_fn: _AsyncFn[object], *args: Any, name: object = None) -> Any:
+        """Start a task and wait until it calls ``task_status.started(value)``; returns the value. As ``Nursery.start``.
+
+        A checkpoint; cancelling it cancels the task as long as that has not called ``started``.
+        """
+        job = self._new_job(priority, async_fn)
+        return await self._nursery.start(_enter, job, async_fn, args, name=async_fn if name is None else name)
 
     async def submit(
-        self, priority: TaskPriority, async_fn: Callable[..., Awaitable[T]], *args: Any, name: object = None
+        self, priority: TaskPriority, async_fn: _AsyncFn[T], *args: Any, name: object = None
     ) -> TaskHandle[T]:
+        """Start a task as ``spawn`` does, but only ``max_tasks`` of the lane's at a time. A checkpoint.
+
+        When they all run, the task waits in the lane's queue; when that is full, ``submit`` waits. If it is cancelled,
+        nothing was admitted. Leaving the block waits for queued tasks, cancelling it drops them (``TaskCancelled``).
+        """
+        job = self._new_job(priority, async_fn)
+        lane = self._submissions[job.priority]
+        handle: TaskHandle[T] = TaskHandle(self, job, task_name(async_fn, name))
+        submission = _Submission(self, handle, async_fn, args)
         await trio.lowlevel.checkpoint()
-        return self.spawn(priority, async_fn, *args, name=name)
+        self._check_open()
+        if lane.running < lane.max_tasks:
+            submission.start(self._nursery, lane)
+            return handle
+        try:
+            await lane.send.send(submission)
+        except trio.BrokenResourceError:
+            raise trio.ClosedResourceError("the scheduler was closed while submit waited for room") from None
+        return handle
 
-    async def run_blocking(
-        self, sync_fn: Callable[..., T], *args: Any, priority: TaskPriority | None = None
-    ) -> T:
-        return await trio.to_thread.run_sync(sync_fn, *args)
+    async def run_blocking(self, sync_fn: Callable[..., T], *args: Any, priority: TaskPriority | None = None) -> T:
+        """Run a blocking function in a thread and return its result. A checkpoint.
 
-    def statistics(self) -> Any:
-        return None
+        Args:
+            sync_fn: called with ``args`` in one of Trio's threads, with the caller's context variables.
+            priority: the lane whose limit counts; the caller's lane by default, MEDIUM outside of any.
+
+        At most a lane's part of ``max_blocking_threads`` run at a time, the next ``queue_capacity`` calls wait in the
+        lane's queue and later ones outside of it, most urgent lane first. While a call waits it can be cancelled and
+        was not made. Once it runs in its thread a cancellation is held back until it is done, as in
+        ``trio.to_thread.run_sync``.
+
+        What must be quick *and* durable belongs in a process of its own: a thread has to share the GIL with the loop.
+        """
+        if not callable(sync_fn):
+            raise TypeError(f"sync_fn must be callable, was {sync_fn!r}")
+        chosen = current_priority() if priority is None else checked_priority(priority)
+        self._check_open()
+        return await self._blocking.run(TaskPriority.MEDIUM if chosen is None else chosen, sync_fn, *args)
+
+    def statistics(self) -> SchedulerStatistics:
+        """A snapshot of the run's lanes (all schedulers of this Trio run share them); works after closing, too."""
+        gate = self._gate
+        return SchedulerStatistics(
+            lanes={lane: self._lane_statistics(lane) for lane in TaskPriority},
+            ticks=gate.tick,
+            gate_open=gate.open,
+            instrument_lost=gate.instrument_lost,
+            last_stall=gate.watchdog.last_stall if gate.watchdog else "",
+            blocking_calls=self._blocking.calls,
+            collections=self._collector.collections if self._collector else 0,
+        )
+
+    def _lane_statistics(self, priority: TaskPriority) -> LaneStatistics:
+        lane = self._gate.lanes[priority]
+        submitted = self._submissions[priority]
+        calls = self._blocking.limits.lanes[priority]
+        return LaneStatistics(
+            tasks=lane.tasks,
+            depth=lane.queued,
+            spawned=lane.spawned,
+            steps=lane.steps,
+            busy_s=lane.busy_s,
+            forced_yields=lane.forced_yields,
+            overruns=lane.overruns,
+            stalls=lane.stalls,
+            thread_wakes=lane.thread_wakes,
+            wake_to_run=lane.wake_to_run.snapshot(),
+            step_time=lane.step_time.snapshot(),
+            submitted_running=submitted.running,
+            submitted_waiting=submitted.waiting(),
+            blocking_threads=calls.running,
+            blocking_waiting=len(calls.waiting) + len(calls.outside),
+        )
+
+    # -- for handles
+
+    def failed(self, handle: TaskHandle[Any]) -> None:
+        self._failed[handle] = None
+
+    def taken(self, handle: TaskHandle[Any]) -> None:
+        self._failed.pop(handle, None)
+
+    # -- opening and closing
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError("the scheduler's block is closed")
+
+    def _new_job(self, priority: TaskPriority, async_fn: object) -> Job:
+        checked_async_fn(async_fn)
+        if type(priority) is not TaskPriority:
+            priority = checked_priority(priority)
+        if self._closed:
+            self._check_open()
+        return Job(self._gate, self, priority, self._gate_children)
+
+    def _start_queued(self, lane: _Submissions) -> None:
+        """Called by a submitted task that ends: start what waits in its lane, or drop it on cancellation."""
+        cancelled = trio.current_effective_deadline() == -math.inf
+        while lane.running < lane.max_tasks or cancelled:
+            try:
+                submission = lane.receive.receive_nowait()
+            except trio.WouldBlock:
+                return
+            if cancelled or submission.cancelled:
+                submission.drop()
+            else:
+                submission.start(self._nursery, lane)
+
+    def _start_collector(self) -> None:
+        """As a system task, which the block does not wait for, but in its lane."""
+        gate = self._gate
+
+        def is_idle() -> bool:
+            alone = gate.ready.mask in (0, 1 << TaskPriority.BACKGROUND) and not gate.ready.queued
+            return alone and not trio.lowlevel.current_statistics().tasks_runnable
+
+        self._collector = Collector(is_idle)
+        job = Job(gate, self, TaskPriority.BACKGROUND, gate_children=False)
+        trio.lowlevel.spawn_system_task(_enter, job, self._collector.run, (), name="scheduler.freeze_gc")
+
+    def _close(self) -> list[Exception]:
+        """The block's tasks have ended; returns the errors that nobody took.
+
+        Descendants that live on in foreign nurseries go on as plain Trio tasks.
+        """
+        self._closed = True
+        for lane in self._submissions.values():
+            while lane.waiting():
+                lane.receive.receive_nowait().drop()
+            lane.receive.close()
+            lane.send.close()
+        if self._collector:
+            self._collector.stop()
+        self._gate.leave_all(self)
+        return [handle._error for handle in self._failed if handle._error is not None]
 
 
-@asynccontextmanager
-async def open_scheduler(
+def _enter(job: Job, async_fn: _AsyncFn[T], args: tuple[Any, ...], **status: Any) -> Awaitable[T]:
+    """Called by Trio in the new task's context to make its coroutine, right before the Instrument hears of the task."""
+    coroutine = async_fn(*args, **status)
+    checked_coroutine(coroutine, async_fn)
+    JOB.set(job)
+    job.expected = True
+    return coroutine
+
+
+def _enter_with_handle(
+    job: Job, handle: TaskHandle[T], async_fn: _AsyncFn[T], args: tuple[Any, ...]
+) -> Awaitable[None]:
+    coroutine = async_fn(*args)
+    checked_coroutine(coroutine, async_fn)
+    JOB.set(job)
+    job.expected = True
+    return handle._run(coroutine)
+
+
+def open_scheduler(
     *,
-    policy: Literal["shares", "strict"] = "shares",
+    policy: Policy = "shares",
     quantum_s: float = 200e-6,
     lanes: Mapping[TaskPriority, LaneSettings] | None = None,
     critical_quota: float = 0.95,
     gate_children: bool = True,
     stall_after_s: float = 0.025,
     freeze_gc: bool = False,
-) -> AsyncIterator[Scheduler]:
-    checked_lanes(lanes, critical_quota)
-    async with trio.open_nursery() as nursery:
-        scheduler = Scheduler(nursery)
-        yield scheduler
-    errors = [
-        handle._outcome.error
-        for handle in scheduler._handles
-        if isinstance(handle._outcome, outcome.Error)
-        and not handle.taken
-        and not isinstance(handle._outcome.error, TaskCancelled)
-    ]
-    if errors:
-        raise ExceptionGroup("tasks failed and nobody took their errors", errors)  # type: ignore[type-var]
+    runtime: RuntimeSettings | None = None,
+) -> AbstractAsyncContextManager[Scheduler]:
+    """Open priority lanes: ``async with open_scheduler() as scheduler:``.
+
+    Leaving the block waits for all tasks, queued submissions included. Errors that nobody took from a handle are raised
+    then, together with the body's, as one ExceptionGroup.
+
+    Args:
+        policy: ``"shares"``: the lanes below CRITICAL share the loop by weight; ``"strict"``: they are served in order,
+            above their minimum shares.
+        quantum_s: seconds for which tasks below CRITICAL may run between two looks at I/O and CRITICAL; 0 lets one of
+            them take one step.
+        lanes: settings of single lanes; the defaults hold for the others.
+        critical_quota: the part of the loop's busy time over a rolling second within which CRITICAL goes first.
+        gate_children: whether tasks started in a nursery by a gated task follow it into its lane.
+        stall_after_s: a step longer than this is counted as a stall and reported; ``math.inf`` turns that off.
+        freeze_gc: turn automatic garbage collection off (process-wide) and collect in BACKGROUND.
+        runtime: thread settings.
+
+    A second scheduler in the same Trio run shares the first one's lanes and must have the same policy, quantum, lanes
+    and quota. While one is open, ``sys.setswitchinterval`` is at most a quarter of the quantum.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong kind or out of range, named, before any effect.
+        ValueError: (on entering) another scheduler of this run has other settings.
+    """
+    if policy not in ("shares", "strict"):
+        raise ValueError(f"policy must be 'shares' or 'strict', was {policy!r}")
+    if runtime is not None and not isinstance(runtime, RuntimeSettings):
+        raise TypeError(f"runtime must be RuntimeSettings, was {runtime!r}")
+    quantum_s = _checked_seconds("quantum_s", quantum_s, 0.0)
+    if math.isinf(quantum_s):
+        raise ValueError("quantum_s must be finite, was inf")
+    gate_settings = GateSettings(
+        policy=policy,
+        quantum_s=quantum_s,
+        lanes=checked_lanes(lanes, critical_quota),
+        critical_quota=critical_quota,
+    )
+    return _opened(
+        _Options(
+            gate=gate_settings,
+            gate_children=bool(gate_children),
+            stall_after_s=_checked_seconds("stall_after_s", stall_after_s, 1e-4),
+            freeze_gc=bool(freeze_gc),
+            runtime=runtime or RuntimeSettings(),
+        )
+    )
 
 
-def current_priority() -> TaskPriority | None:
-    return _PRIORITY.get()
+def _checked_seconds(name: str, value: float, lowest: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, was {value!r}")
+    if not value >= lowest:
+        raise ValueError(f"{name} must be at least {lowest:g}, was {value!r}")
+    return float(value)
 
 
-_slice_ends = 0.0
+@asynccontextmanager
+async def _opened(options: _Options) -> AsyncIterator[Scheduler]:
+    gate = acquire_gate(options.gate, options.stall_after_s)
+    restore = _set_process_wide(options)
+    try:
+        if gate.schedulers == 1 and not math.isinf(options.stall_after_s):
+            gate.watchdog = Watchdog(gate)
+            gate.watchdog.start()
+        try:
+            async with trio.open_nursery() as nursery:
+                scheduler = Scheduler(gate, nursery, options)
+                if options.freeze_gc:
+                    scheduler._start_collector()
+                yield scheduler
+        except BaseException as raised:
+            untaken = scheduler._close()
+            if not untaken:
+                raise
+            first = raised.exceptions if isinstance(raised, BaseExceptionGroup) else (raised,)
+            raise BaseExceptionGroup(
+                "exceptions from the scheduler's block and its tasks", [*first, *untaken]
+            ) from None
+        untaken = scheduler._close()
+        if untaken:
+            raise ExceptionGroup("exceptions from the scheduler's tasks that nobody took", untaken)
+    finally:
+        restore()
+        release_gate(gate)
 
 
-def should_yield() -> bool:
-    return time.perf_counter() > _slice_ends
+def _set_process_wide(options: _Options) -> Callable[[], None]:
+    """Make the process-wide settings of one scheduler; returns what undoes them."""
+    interval_s = max(SHORTEST_SWITCH_INTERVAL_S, options.gate.quantum_s / 4)
+    stack_size = options.runtime.thread_stack_size
+    SWITCH_INTERVAL.acquire(interval_s)
+    if stack_size is not None:
+        STACK_SIZE.acquire(stack_size)
+    if options.freeze_gc:
+        COLLECTION_OFF.acquire()
 
+    def restore() -> None:
+        if options.freeze_gc:
+            COLLECTION_OFF.release()
+        if stack_size is not None:
+            STACK_SIZE.release(stack_size)
+        SWITCH_INTERVAL.release(interval_s)
 
-async def checkpoint_if_needed() -> None:
-    global _slice_ends
-    if should_yield():
-        await trio.lowlevel.checkpoint()
-        _slice_ends = time.perf_counter() + 200e-6
-
-
-def pin_thread(cores: set[int]) -> None:
-    import os
-
-    os.sched_setaffinity(0, cores)
+    return restore
