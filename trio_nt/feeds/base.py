@@ -103,5 +103,5 @@ class Source(Protocol):
     def instrument_id(self, symbol: str) -> str:
         """The id under which an instrument of this source is described."""
 
-    def infer(self, symbol: str, columns: Columns) -> tuple[Instrument, list[str]]:
-        """An instrument from its first rows, and what was assumed because they do not say it."""
+    def infer(self, symbol: str, columns: Columns) -> tuple[Instrument, str]:
+        """An instrument from its first rows, and what it was taken for."""

@@ -9,8 +9,8 @@ Rules:
 - A line that cannot be understood is counted and reported with its number, and the rest goes on. A file whose first
   line is of no known form is refused: it is something else.
 
-Lines are sorted out by the bytes before the first comma, and each kind is decoded as one JSON array per chunk; only
-if that fails, line by line.
+Lines are sorted out by their bytes before the first comma; then each kind is decoded at one go, and only where that
+fails line by line.
 """
 
 import re
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, TypeAlias
 
 import attrs
 import msgspec
@@ -26,12 +26,14 @@ import numpy as np
 
 from trio_nt.errors import InputError
 from trio_nt.feeds.files import line_chunks
-from trio_nt.feeds.instruments import DEFAULT_FEES, prices_and_sizes, say_fees, step
+from trio_nt.feeds.instruments import DEFAULT_FEES, prices_and_sizes, step
 from trio_nt.feeds.statistics import FileStatistics
 from trio_nt.model.instruments import Instrument, InstrumentKind
 from trio_nt.model.market import MARKET_FIELDS, QUOTE, TRADE, Column, Columns, empty_columns, flag_quotes, flag_trades
 
 NS_PER_MS = 1_000_000
+# What fits an int64 of nanoseconds.
+Milliseconds: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=(1 << 63) // NS_PER_MS)]
 
 
 class QuoteData(msgspec.Struct, gc=False):
@@ -40,8 +42,8 @@ class QuoteData(msgspec.Struct, gc=False):
     B: float
     a: float
     A: float
-    T: int = 0
-    E: int = 0
+    T: Milliseconds = 0
+    E: Milliseconds = 0
 
 
 class TradeData(msgspec.Struct, gc=False):
@@ -49,8 +51,8 @@ class TradeData(msgspec.Struct, gc=False):
     p: float
     q: float
     m: bool
-    T: int = 0
-    E: int = 0
+    T: Milliseconds = 0
+    E: Milliseconds = 0
 
 
 class QuoteMessage(msgspec.Struct, gc=False):
@@ -116,28 +118,11 @@ def _kind_of(envelope: Envelope) -> str:
 _STREAM_HEAD = re.compile(rb'\{"stream":"[^"\\]+"')
 _QUOTES, _TRADES = "bookTicker", "trade"
 _envelopes = msgspec.json.Decoder(Envelope)
-_MessageT = TypeVar("_MessageT", bound=msgspec.Struct)
-
-
-class _Decoder(Generic[_MessageT]):
-    """One kind of message: many lines at once, or one."""
-
-    def __init__(self, message: type[_MessageT]) -> None:
-        self.one = msgspec.json.Decoder(message, strict=False).decode
-        self._many = msgspec.json.Decoder(list[message], strict=False).decode  # type: ignore[valid-type]
-
-    def many(self, payloads: list[bytes]) -> list[_MessageT] | None:
-        """A message for every payload, or None if one of them is bad."""
-        try:
-            messages = self._many(b"[" + b",".join(payloads) + b"]")
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return None
-        # Two halves of a torn message can make a whole one, or one line hold two.
-        return messages if len(messages) == len(payloads) else None
-
-
-_DECODERS: dict[str, _Decoder[Any]] = {_QUOTES: _Decoder(QuoteMessage), _TRADES: _Decoder(TradeMessage)}
-_CHECKER: _Decoder[Any] = _Decoder(OtherMessage)
+_DECODERS: dict[str, Callable[[bytes], Any]] = {
+    _QUOTES: msgspec.json.Decoder(QuoteMessage, strict=False).decode,
+    _TRADES: msgspec.json.Decoder(TradeMessage, strict=False).decode,
+}
+_check = msgspec.json.Decoder(OtherMessage).decode
 
 
 @attrs.define
@@ -203,7 +188,7 @@ class Capture:
         """Where a message goes whose first bytes are new; None (and counted) if it is none."""
         try:
             envelope = _envelopes.decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             self.statistics.count_bad_line(number, f"no JSON message ({error})")
             return None
         kind = _kind_of(envelope)
@@ -235,19 +220,16 @@ class Capture:
 
     def _messages(self, bucket: _Bucket) -> tuple[list[int], list[int], list[Any]]:
         """Line numbers, stamps and messages of a bucket's good lines."""
-        decoder = _DECODERS.get(bucket.kind, _CHECKER)
-        messages, stamps = decoder.many(bucket.payloads), _stamps(bucket.stamps)
-        if messages is not None and stamps is not None:
-            return bucket.numbers[:], stamps, messages
+        decode = _DECODERS.get(bucket.kind, _check)
+        try:
+            return bucket.numbers[:], _stamps(bucket.stamps), list(map(decode, bucket.payloads))
+        except ValueError:
+            pass  # one of the lines is bad: find it
         numbers, stamps, messages = [], [], []
         for number, stamp, payload in zip(bucket.numbers, bucket.stamps, bucket.payloads, strict=True):
-            received = _stamps([stamp])
-            if received is None:
-                self.statistics.count_bad_line(number, "no receipt stamp in UNIX ns before the message")
-                continue
             try:
-                message = decoder.one(payload)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                received, message = _stamps([stamp]), decode(payload)
+            except ValueError as error:
                 self.statistics.count_bad_line(number, f"no {bucket.kind} message ({error})")
                 continue
             numbers.append(number)
@@ -279,7 +261,7 @@ class Capture:
     def instrument_id(self, symbol: str) -> str:
         return f"{symbol}.{self._market_of(symbol).value}"
 
-    def infer(self, symbol: str, columns: Columns) -> tuple[Instrument, list[str]]:
+    def infer(self, symbol: str, columns: Columns) -> tuple[Instrument, str]:
         market = self._market_of(symbol)
         kind = InstrumentKind[market.name]
         base, quote = _currencies(symbol, market)
@@ -299,9 +281,8 @@ class Capture:
             taker_fee=taker,
             shortable=market is not Market.SPOT,
         )
-        told = "its messages" if self.market or _INVERSE_SYMBOL.fullmatch(symbol) else "its file's name alone"
-        said = [f"{instrument.id} taken for {kind.value}, {base}/{quote}, from {told}", say_fees(instrument, "default")]
-        return instrument, said
+        told = "its messages" if self.market or market is Market.INVERSE else "its file's name alone"
+        return instrument, f"{kind.value} {base}/{quote}, told from {told}"
 
     def _market_of(self, symbol: str) -> Market:
         if _INVERSE_SYMBOL.fullmatch(symbol):
@@ -314,21 +295,21 @@ class Capture:
 def _check_first_line(path: Path, line: bytes) -> None:
     stamp, _, payload = line.partition(b" ")
     try:
-        known = _stamps([stamp]) is not None and bool(_kind_of(_envelopes.decode(payload)))
+        _stamps([stamp])
+        if _kind_of(_envelopes.decode(payload)):
+            return
         why = "neither a stream's message nor a depth snapshot"
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        known, why = False, f"no JSON message ({error})"
-    if not known:
-        raise InputError(f"{path}: line 1: not a capture's line '<receipt, UNIX ns> <message>': {why}")
+    except ValueError as error:
+        why = f"no JSON message ({error})"
+    raise InputError(f"{path}: line 1: not a capture's line '<receipt, UNIX ns> <message>': {why}")
 
 
-def _stamps(stamps: list[bytes]) -> list[int] | None:
-    """UNIX ns, or None if one of them is none."""
-    try:
-        numbers = list(map(int, stamps))
-    except ValueError:
-        return None
-    return numbers if min(numbers) > 0 and max(numbers) < 1 << 63 else None
+def _stamps(stamps: list[bytes]) -> list[int]:
+    """UNIX ns; ``ValueError`` if one of them is none."""
+    numbers = list(map(int, stamps))
+    if min(numbers) <= 0 or max(numbers) >= 1 << 63:
+        raise ValueError("a receipt stamp must be UNIX ns")
+    return numbers
 
 
 def _quote_rows(data: list[QuoteData]) -> Columns:

@@ -76,7 +76,7 @@ class CsvFile:
     def instrument_id(self, symbol: str) -> str:
         return symbol
 
-    def infer(self, symbol: str, columns: Columns) -> tuple[Instrument, list[str]]:
+    def infer(self, symbol: str, columns: Columns) -> tuple[Instrument, str]:
         return plain_instrument(symbol, columns)
 
     def pieces(self) -> Iterator[Columns]:

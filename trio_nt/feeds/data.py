@@ -18,11 +18,11 @@ from trio_nt.feeds.base import Source
 from trio_nt.feeds.binance import Capture
 from trio_nt.feeds.csv import CsvFile
 from trio_nt.feeds.files import line_chunks
-from trio_nt.feeds.instruments import FEES_OF, INFERENCE_ROWS, Fees, Inference, as_fees, load_described
+from trio_nt.feeds.instruments import INFERENCE_ROWS, Fees, Inference, as_fees, load_described, say_fees
 from trio_nt.feeds.memory import ColumnSource, EventSource
 from trio_nt.feeds.merge import merge
 from trio_nt.feeds.statistics import DataStatistics
-from trio_nt.model.instruments import Instruments
+from trio_nt.model.instruments import Instrument, Instruments
 from trio_nt.model.market import Column, Columns, MarketEvent
 
 BLOCK_ROWS = 8_192
@@ -37,6 +37,9 @@ class MarketData:
     Attributes:
         instruments: described or inferred; complete before the first block.
         assumptions: what was inferred or assumed, one sentence each.
+
+    Args:
+        default_fees: ids of described instruments whose fees nobody stated; the assumptions name them.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class MarketData:
         sources: Sequence[Source],
         *,
         instruments: Instruments | None = None,
-        assumptions: Iterable[str] = (),
+        default_fees: Sequence[str] = (),
         fees: Fees | None = None,
         block_rows: int = BLOCK_ROWS,
     ) -> None:
@@ -55,23 +58,31 @@ class MarketData:
         self._block_rows = block_rows
         self._readings = [_Reading(source) for source in sources]
         self._unread = True
-        inferred = Inference()
-        for reading in self._readings:
-            if instruments is None:
-                for symbol, columns in reading.first_rows():
-                    inferred.add(*reading.source.infer(symbol, columns), rows=len(columns["kind"]))
         self._described = instruments is not None
-        known = Instruments(inferred) if instruments is None else instruments
-        found = [said for reading in self._readings for said in reading.source.assumptions]
-        self.assumptions = [*assumptions, *found, *inferred.assumptions]
-        if fees is not None:
+        self.assumptions: list[str] = []
+        for reading in self._readings:
+            self.assumptions += reading.source.assumptions
+        if instruments is None:
+            instruments, said = self._inferred()
+            self.assumptions += said
+            default_fees = instruments.ids
+        if fees is None:
+            self.assumptions += [say_fees(instruments[name]) for name in default_fees]
+            self.assumptions += [f"fees of {each.id}: none, as described" for each in instruments if _is_free(each)]
+        else:
             maker, taker = as_fees(fees)
-            known = Instruments(attrs.evolve(each, maker_fee=maker, taker_fee=taker) for each in known)
-            self.assumptions = [said for said in self.assumptions if not said.startswith(FEES_OF)]
-            self.assumptions.append(f"{FEES_OF}all instruments: maker {maker:f}, taker {taker:f} (as given)")
-        self.instruments = known
+            instruments = Instruments(attrs.evolve(each, maker_fee=maker, taker_fee=taker) for each in instruments)
+            self.assumptions.append(f"fees of all instruments: maker {maker:f}, taker {taker:f} (as given)")
+        self.instruments = instruments
         for reading in self._readings:
             self._lookup(reading.source, np.zeros(0, np.int32))
+
+    def _inferred(self) -> tuple[Instruments, list[str]]:
+        inference = Inference()
+        for reading in self._readings:
+            for symbol, columns in reading.first_rows():
+                inference.add(*reading.source.infer(symbol, columns), rows=len(columns["kind"]))
+        return Instruments(inference), inference.assumptions
 
     @property
     def statistics(self) -> DataStatistics:
@@ -122,6 +133,10 @@ class MarketData:
                     why = f"{key!r} first appears here, after the rows that are read ahead; describe the instruments"
                 raise InputError(f"{source.path}: line {line:,}: {why}") from error
         return np.array(found, np.int32)
+
+
+def _is_free(instrument: Instrument) -> bool:
+    return instrument.maker_fee == instrument.taker_fee == 0
 
 
 class _Reading:
@@ -187,7 +202,9 @@ def open_market_data(
     """
     if not paths:
         raise InputError("no file of market data was named")
-    described, assumptions = _described(instruments)
+    default_fees: list[str] = []
+    if isinstance(instruments, (str, Path)):
+        instruments, default_fees = load_described(instruments)
     sources: list[Source] = []
     for path in map(Path, paths):
         if any(path.samefile(source.path) for source in sources if path.exists()):
@@ -196,7 +213,7 @@ def open_market_data(
             sources.append(CsvFile(path, time_unit=time_unit, bar_time=bar_time, feed_latency_ns=feed_latency_ns))
         else:
             sources.append(Capture(path))
-    return MarketData(sources, instruments=described, assumptions=assumptions, fees=fees, block_rows=block_rows)
+    return MarketData(sources, instruments=instruments, default_fees=default_fees, fees=fees, block_rows=block_rows)
 
 
 def _is_csv(path: Path) -> bool:
@@ -212,12 +229,6 @@ def _is_csv(path: Path) -> bool:
     if b"," in first:
         return True
     raise InputError(f"{path}: line 1: neither a CSV's column names nor a capture's '<receipt, UNIX ns> <message>'")
-
-
-def _described(instruments: Instruments | Path | str | None) -> tuple[Instruments | None, list[str]]:
-    if instruments is None or isinstance(instruments, Instruments):
-        return instruments, []
-    return load_described(instruments)
 
 
 def from_events(

@@ -68,11 +68,9 @@ def as_fees(fees: Fees) -> tuple[Decimal, Decimal]:
     return maker, taker
 
 
-FEES_OF = "fees of "
-
-
-def say_fees(instrument: Instrument, why: str) -> str:
-    return f"{FEES_OF}{instrument.id}: maker {instrument.maker_fee:f}, taker {instrument.taker_fee:f} ({why})"
+def say_fees(instrument: Instrument) -> str:
+    fees = f"maker {instrument.maker_fee:f}, taker {instrument.taker_fee:f}"
+    return f"fees of {instrument.id}: {fees} (default for {instrument.kind.value})"
 
 
 CALENDARS: dict[str, Calendar] = {"always-open": ALWAYS_OPEN, "us-equities": US_EQUITIES}
@@ -84,7 +82,7 @@ _KEYS = (*_TEXTS, "kind", *_NUMBERS, "shortable", "calendar")
 def load_instruments(path: Path | str) -> Instruments:
     """Read instruments from TOML: one table ``[instruments."ID"]`` each, its keys the fields of ``Instrument``.
 
-    Without ``maker_fee`` or ``taker_fee`` an instrument has its kind's default fees; ``load_described`` says which.
+    Without ``maker_fee`` or ``taker_fee`` an instrument has its kind's default; ``load_described`` names these.
 
     Raises:
         InputError: the file cannot be read, is no TOML, or has an unknown key or a wrong value; the message names it.
@@ -93,7 +91,7 @@ def load_instruments(path: Path | str) -> Instruments:
 
 
 def load_described(path: Path | str) -> tuple[Instruments, list[str]]:
-    """The instruments of a TOML file, and what was assumed because the file does not say."""
+    """The instruments of a TOML file, and the ids of those that have a default fee."""
     try:
         with Path(path).open("rb") as file:
             document = tomllib.load(file)
@@ -107,20 +105,20 @@ def load_described(path: Path | str) -> tuple[Instruments, list[str]]:
     tables = document.get("instruments")
     if not isinstance(tables, dict) or not tables:
         raise InputError(f'{path}: describes no instrument; each is a table [instruments."ID"]')
-    instruments, assumptions = Instruments(), []
+    instruments, without_fees = Instruments(), []
     for instrument_id, table in tables.items():
         if not isinstance(table, dict):
             raise InputError(f"{path}: {instrument_id!r} must be a table, was {table!r}")
         try:
-            instrument, assumed = _from_table(instrument_id, table)
+            instruments.add(_from_table(instrument_id, table))
         except (TypeError, ValueError) as error:
             raise InputError(f"{path}: instrument {instrument_id!r}: {error}") from error
-        instruments.add(instrument)
-        assumptions += assumed
-    return instruments, assumptions
+        if "maker_fee" not in table or "taker_fee" not in table:
+            without_fees.append(instrument_id)
+    return instruments, without_fees
 
 
-def _from_table(instrument_id: str, table: Mapping[str, Any]) -> tuple[Instrument, list[str]]:
+def _from_table(instrument_id: str, table: Mapping[str, Any]) -> Instrument:
     fields: dict[str, Any] = {"id": instrument_id, "symbol": instrument_id}
     for key, value in table.items():
         if key not in _KEYS:
@@ -131,11 +129,10 @@ def _from_table(instrument_id: str, table: Mapping[str, Any]) -> tuple[Instrumen
         fields["symbol"] = instrument_id.removesuffix(f".{venue}")
     kind = fields.get("kind", InstrumentKind.EQUITY)
     maker, taker = DEFAULT_FEES[kind]
-    assumed = [key for key in ("maker_fee", "taker_fee") if key not in fields]
     instrument = Instrument(**{"maker_fee": maker, "taker_fee": taker} | fields)
     if not instrument.settlement:
         raise ValueError("an inverse contract needs 'base' or 'settlement'")
-    return instrument, [say_fees(instrument, f"default of its kind for {', '.join(assumed)}")] if assumed else []
+    return instrument
 
 
 def _value(key: str, value: Any) -> Any:
@@ -163,16 +160,17 @@ class Inference:
     def __init__(self) -> None:
         self._known: dict[str, Instrument] = {}
         self._rows: dict[str, int] = {}
-        self._said: dict[str, list[str]] = {}
+        self._taken_for: dict[str, str] = {}
 
-    def add(self, instrument: Instrument, assumptions: list[str], *, rows: int) -> None:
+    def add(self, instrument: Instrument, taken_for: str, *, rows: int) -> None:
+        """``taken_for`` says what was assumed beyond tick, lot and fees, to be put after "X taken for"."""
         known = self._known.get(instrument.id)
         if known is not None:
             finest = {name: min(getattr(known, name), getattr(instrument, name)) for name in ("tick_size", "lot_size")}
             instrument = attrs.evolve(known, **finest)
         self._known[instrument.id] = instrument
         self._rows[instrument.id] = self._rows.get(instrument.id, 0) + rows
-        self._said.setdefault(instrument.id, assumptions)
+        self._taken_for.setdefault(instrument.id, taken_for)
 
     def __iter__(self) -> Iterator[Instrument]:
         return iter(self._known.values())
@@ -180,8 +178,8 @@ class Inference:
     @property
     def assumptions(self) -> list[str]:
         said = []
-        for instrument_id, instrument in self._known.items():
-            steps = f"tick {instrument.tick_size:f} and lot {instrument.lot_size:f} of {instrument_id}"
-            said.append(f"{steps} inferred from its first {self._rows[instrument_id]:,} rows")
-            said += self._said[instrument_id]
+        for name, instrument in self._known.items():
+            said.append(f"{name} taken for {self._taken_for[name]}")
+            steps = f"tick {instrument.tick_size:f} and lot {instrument.lot_size:f}"
+            said.append(f"{steps} of {name} inferred from its first {self._rows[name]:,} rows")
         return said

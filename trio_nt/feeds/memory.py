@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trio_nt.feeds.instruments import DEFAULT_FEES, prices_and_sizes, say_fees, step
+from trio_nt.feeds.instruments import DEFAULT_FEES, prices_and_sizes, step
 from trio_nt.feeds.statistics import FileStatistics
 from trio_nt.model.instruments import Instrument, InstrumentKind
 from trio_nt.model.market import (
@@ -33,7 +33,7 @@ _NAME = "in memory"
 _KIND_NAMES = {QUOTE: "quote", TRADE: "trade", BAR: "bar"}
 
 
-def plain_instrument(symbol: str, columns: Columns) -> tuple[Instrument, list[str]]:
+def plain_instrument(symbol: str, columns: Columns) -> tuple[Instrument, str]:
     """What is assumed of a symbol that nothing but its rows describes: a share traded in dollars."""
     prices, sizes = prices_and_sizes(columns)
     maker, taker = DEFAULT_FEES[InstrumentKind.EQUITY]
@@ -45,7 +45,7 @@ def plain_instrument(symbol: str, columns: Columns) -> tuple[Instrument, list[st
         maker_fee=maker,
         taker_fee=taker,
     )
-    return instrument, [f"{symbol} taken for an equity in USD that can be sold short", say_fees(instrument, "default")]
+    return instrument, "an equity in USD that can be sold short"
 
 
 class ColumnSource:
@@ -78,7 +78,7 @@ class ColumnSource:
     def instrument_id(self, symbol: str) -> str:
         return symbol
 
-    def infer(self, symbol: str, columns: Columns) -> tuple[Instrument, list[str]]:
+    def infer(self, symbol: str, columns: Columns) -> tuple[Instrument, str]:
         return plain_instrument(symbol, columns)
 
 
