@@ -7,7 +7,7 @@ An inverse contract is worth ``multiplier / price`` of its settlement currency; 
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 import numpy as np
@@ -107,7 +107,7 @@ class Instrument:
         return EXACT.subtract(left, entered)
 
 
-InstrumentKey: TypeAlias = "str | int | np.integer | Instrument"
+InstrumentKey: TypeAlias = str | int | np.integer[Any] | Instrument
 
 
 class Instruments:

@@ -6,11 +6,11 @@ Prices and sizes in columns are float64 and become ``Decimal`` once, where they 
 
 from collections.abc import Iterator, Mapping
 from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
-Number: TypeAlias = int | float | str | Decimal | np.integer | np.floating
+Number: TypeAlias = int | float | str | Decimal | np.integer[Any] | np.floating[Any]
 ZERO = Decimal(0)
 
 # Wide enough for the product of any price, quantity and multiplier in use; fixed, so that no caller's context

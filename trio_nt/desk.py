@@ -1,0 +1,119 @@
+"""Risk, the order table and the portfolio acting together: what one decision and one report do to all three.
+
+The same object serves replay and the live stages, so that an order is reserved, recorded and booked by one rule.
+Pure: no Trio, no clock; every time is given.
+
+An order that must wait for others (the opening half of one that turns a position around, or one that first clears an
+own working order out of the way) is held here and released, or dropped, when those have ended.
+"""
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+import attrs
+
+from trio_nt.execution.orders import OrderTable
+from trio_nt.model.actions import Action
+from trio_nt.model.events import Filled, OrderEvent, Refused
+from trio_nt.model.instruments import Instruments
+from trio_nt.model.orders import BrokerUpdate, Order, OrderState, UpdateKind
+from trio_nt.portfolio import Portfolio, PortfolioState
+from trio_nt.risk.core import Approved, ApprovedCancel, ApprovedOrder, RiskEngine
+
+_ON_ITS_WAY = (OrderState.INTENDED, OrderState.SENT)
+
+
+@attrs.frozen
+class Outcome:
+    """What follows from an action or a report: instructions for the venue, and events for strategies, in order."""
+
+    approved: tuple[Approved, ...] = ()
+    events: tuple[OrderEvent, ...] = ()
+
+
+class Desk:
+    """One account's risk, orders and portfolio. ``refusals`` keeps every refusal of the run, in order."""
+
+    def __init__(
+        self, instruments: Instruments, risk: RiskEngine, portfolio: Portfolio, orders: OrderTable | None = None
+    ) -> None:
+        self.instruments = instruments
+        self.risk = risk
+        self.orders = OrderTable() if orders is None else orders
+        self.books = portfolio
+        self.refusals: list[Refused] = []
+        self.approved = 0
+        self._held: dict[str, ApprovedOrder] = {}
+
+    def decide(self, action: Action, *, now_ns: int, ts_signal: int) -> Outcome:
+        """Check one action. What is approved is reserved and in the order table when this returns."""
+        approved: list[Approved] = []
+        events: list[OrderEvent] = []
+        for decision in self.risk.evaluate(action, now_ns=now_ns, ts_signal=ts_signal):
+            if isinstance(decision, Refused):
+                self.refusals.append(decision)
+                events.append(decision)
+            elif isinstance(decision, ApprovedOrder):
+                self.approved += 1
+                self.orders.add(decision.order)
+                if decision.after:
+                    self._held[decision.order.client_order_id] = decision
+                else:
+                    approved.append(decision)
+            elif isinstance(decision, ApprovedCancel) and decision.order.client_order_id in self._held:
+                events += self._drop(decision.order, now_ns, "cancelled before it was sent")
+            else:
+                approved.append(decision)
+        return Outcome(tuple(approved), tuple(events))
+
+    def hear(self, update: BrokerUpdate, *, now_ns: int, mid: Decimal | None) -> Outcome:
+        """Book what a broker says. Saying it twice does nothing.
+
+        ``mid`` is the instrument's mid price when the execution happened, None where no quote was known.
+        """
+        events = list(self._book(update, now_ns, mid))
+        approved: list[Approved] = []
+        if self._held and events:
+            for held in list(self._held.values()):
+                before = [order for order_id in held.after if (order := self.orders.get(order_id)) is not None]
+                if any(order.state.is_final and not _did_its_part(order, held.order) for order in before):
+                    events += self._drop(held.order, now_ns, "the order before it was not filled")
+                elif all(order.state.is_final for order in before):
+                    del self._held[held.order.client_order_id]
+                    approved.append(held)
+        return Outcome(tuple(approved), tuple(events))
+
+    def _book(self, update: BrokerUpdate, now_ns: int, mid: Decimal | None) -> Sequence[OrderEvent]:
+        events = self.orders.apply(update, now_ns)
+        for event in events:
+            order = self.orders.get(event.client_order_id)
+            assert order is not None, "the table has just spoken of it"
+            self.risk.apply(event, order)
+            if isinstance(event, Filled):
+                self.books.book(event.fill, mid)
+        return events
+
+    def _drop(self, order: Order, now_ns: int, reason: str) -> Sequence[OrderEvent]:
+        del self._held[order.client_order_id]
+        update = BrokerUpdate(UpdateKind.CANCELLED, order.client_order_id, "", order.instrument, now_ns, reason=reason)
+        return self._book(update, now_ns, None)
+
+    # -- what strategies may read: only what they have been told --
+
+    def position(self, strategy_id: str, instrument_id: str) -> Decimal:
+        return self.books.position(strategy_id, instrument_id)
+
+    def working_orders(self, strategy_id: str, instrument_id: str | None) -> Sequence[Order]:
+        return [
+            order
+            for order in self.orders.working(strategy_id=strategy_id, instrument=instrument_id)
+            if order.state not in _ON_ITS_WAY
+        ]
+
+    def portfolio(self) -> PortfolioState:
+        return self.books.state()
+
+
+def _did_its_part(ended: Order, waiting: Order) -> bool:
+    """A closing half must have filled before the opening half may go; an order in the way need only be gone."""
+    return ended.side is not waiting.side or ended.state is OrderState.FILLED

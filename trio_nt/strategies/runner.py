@@ -1,0 +1,254 @@
+"""Calls one strategy's handlers: a pure core without Trio, the same in replay and live.
+
+Rules
+- A block is a run of consecutive rows; a window of it, ``[start, stop)``, is what a strategy is given at once.
+- ``on_market_data`` sees the window first, then the per-event handlers see its good rows one by one.
+- Timers due by a row's time fire before that row.
+- Every action leaves with the time and the row that caused it, in the order in which the handlers returned it.
+- An ``async`` handler makes the caller drive ``window`` as a generator: it yields what is to be awaited and is sent
+  the answer. Plain handlers yield nothing.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from trio_nt.features import FeatureSpec
+from trio_nt.model.actions import Action, as_actions, stamped
+from trio_nt.model.events import Filled, OrderEvent
+from trio_nt.model.instruments import Instruments
+from trio_nt.model.market import Bar, Column, Columns, MarketBatch, MarketEvent, Quote, Trade, events_by_row, read_only
+from trio_nt.strategies.base import Strategy
+from trio_nt.strategies.context import Desk, StrategyContext, Timers, feature_row_type
+
+Steps: TypeAlias = Generator[Awaitable[Any], Any, None]
+_NO_FEATURES: tuple[Any, ...] = ()
+
+
+class Caused(NamedTuple):
+    """An action with its cause. ``row`` counts within the block."""
+
+    at_ns: int
+    row: int
+    action: Action
+
+
+class Block:
+    """Consecutive rows, with what all strategies share of them computed once and only when asked for."""
+
+    __slots__ = ("_events", "_times", "columns", "instruments")
+
+    def __init__(self, columns: Columns, instruments: Instruments) -> None:
+        self.columns: dict[str, Column] = {name: read_only(column) for name, column in columns.items()}
+        self.instruments = instruments
+        self._events: list[MarketEvent | None] | None = None
+        self._times: list[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.columns["kind"])
+
+    @property
+    def times(self) -> list[int]:
+        """``ts_init`` of every row."""
+        if self._times is None:
+            self._times = self.columns["ts_init"].tolist()
+        return self._times
+
+    @property
+    def events(self) -> list[MarketEvent | None]:
+        """The event of every row, None where it is flagged."""
+        if self._events is None:
+            self._events = events_by_row(self.columns, self.instruments.ids)
+        return self._events
+
+
+class StrategyRunner:
+    """One strategy with its context, timers and features.
+
+    Raises:
+        TypeError: not a ``Strategy``; ``open_loop`` together with handlers of orders or fills.
+        ValueError: a feature's name that is no identifier.
+        KeyError: an instrument that the strategy names and the run does not have.
+    """
+
+    def __init__(
+        self,
+        strategy_id: str,
+        strategy: Strategy,
+        instruments: Instruments,
+        desk: Desk,
+        *,
+        sleep: Callable[[int], Awaitable[None]] | None = None,
+    ) -> None:
+        if not isinstance(strategy, Strategy):
+            raise TypeError(f"a strategy must be an instance of Strategy, was {strategy!r}")
+        self.strategy_id = strategy_id
+        self.strategy = strategy
+        self.open_loop = bool(strategy.open_loop)
+        self.feature_specs: Mapping[str, FeatureSpec] = dict(strategy.features())
+        self.rows_seen = 0
+        self.signals = 0
+        self._timers = Timers()
+        self._event_handlers = self._find_event_handlers()
+        self._reads_batches = self._overrides("on_market_data")
+        self._wanted = self._find_instruments(instruments)
+        self._feature_row = feature_row_type(list(self.feature_specs))
+        if self.open_loop and (self._overrides("on_order") or self._overrides("on_fill")):
+            raise TypeError(
+                f"strategy {strategy_id!r} has open_loop = True and handles orders or fills: it cannot do both"
+            )
+        self.is_async = any(
+            inspect.iscoroutinefunction(getattr(strategy, name)) for name in dir(Strategy) if name.startswith("on_")
+        )
+        self.context = StrategyContext(
+            strategy_id,
+            instruments,
+            desk,
+            self._timers,
+            open_loop=self.open_loop,
+            sleep=sleep if self.is_async else None,
+        )
+
+    def _overrides(self, name: str) -> bool:
+        return getattr(type(self.strategy), name) is not getattr(Strategy, name)
+
+    def _find_event_handlers(self) -> dict[type, Callable[[Any, StrategyContext], Any]]:
+        by_type: dict[type, str] = {Quote: "on_quote", Trade: "on_trade", Bar: "on_bar"}
+        return {kind: getattr(self.strategy, name) for kind, name in by_type.items() if self._overrides(name)}
+
+    def _find_instruments(self, instruments: Instruments) -> frozenset[str] | None:
+        named = self.strategy.instruments
+        if named == "*":
+            return None
+        return frozenset(instruments[name].id for name in ([named] if isinstance(named, str) else named))
+
+    @property
+    def next_timer_ns(self) -> int | None:
+        return self._timers.next_ns()
+
+    def feature_rows(self, features: Mapping[str, Column], rows: int) -> Sequence[Any]:
+        """One tuple of feature values per row, for ``window``. Empty where no per-event handler would read it."""
+        if not self._event_handlers:
+            return _NO_FEATURES
+        if not self.feature_specs:
+            return [self._feature_row()] * rows
+        columns = [features[name].tolist() for name in self.feature_specs]
+        return list(map(self._feature_row._make, zip(*columns, strict=True)))
+
+    def window(
+        self,
+        block: Block,
+        start: int,
+        stop: int,
+        features: Mapping[str, Column],
+        feature_rows: Sequence[Any],
+        out: list[Caused],
+    ) -> Steps:
+        """Show rows ``[start, stop)`` of a block to the strategy; append what it does to ``out``."""
+        self.rows_seen += stop - start
+        if self._reads_batches:
+            yield from self._batches(block, start, stop, features, out)
+        if self._event_handlers:
+            yield from self._events(block, start, stop, feature_rows, out)
+
+    def _batches(self, block: Block, start: int, stop: int, features: Mapping[str, Column], out: list[Caused]) -> Steps:
+        """The window in one batch, cut only where a timer known at a batch's start is due inside it."""
+        times, context = block.times, self.context
+        while start < stop:
+            yield from self.timers(times[start], start, out)
+            end = stop
+            timer = self._timers.next_ns()
+            if timer is not None and timer <= times[stop - 1]:
+                end = start + 1
+                while times[end] < timer:
+                    end += 1
+            context.now_ns, context.features = max(times[end - 1], context.now_ns), None
+            batch = MarketBatch(
+                {name: column[start:end] for name, column in block.columns.items()},
+                block.instruments,
+                {name: read_only(column[start:end]) for name, column in features.items()},
+            )
+            returned = self.strategy.on_market_data(batch, context)
+            if self.is_async and inspect.isawaitable(returned):
+                returned = yield returned
+            if returned is not None:
+                self._collect_batch(returned, times, start, end, out)
+            start = end
+
+    def _collect_batch(self, returned: object, times: list[int], start: int, end: int, out: list[Caused]) -> None:
+        for action in as_actions(returned):
+            row = end - start - 1 if action.row is None else action.row
+            if not 0 <= row < end - start:
+                raise ValueError(f"row must be an index into the batch of {end - start} rows, was {row}")
+            self.signals += 1
+            # An async handler may have slept: then it acts later than its row came.
+            at_ns = max(times[start + row], self.context.now_ns) if self.is_async else times[start + row]
+            out.append(Caused(at_ns, start + row, stamped(action, self.strategy_id, row)))
+
+    def _events(self, block: Block, start: int, stop: int, feature_rows: Sequence[Any], out: list[Caused]) -> Steps:
+        times, events, context, timers = block.times, block.events, self.context, self._timers
+        handlers, wanted, is_async = self._event_handlers, self._wanted, self.is_async
+        for row in range(start, stop):
+            event = events[row]
+            if event is None:
+                continue
+            handler = handlers.get(event.__class__)
+            if handler is None or (wanted is not None and event[0] not in wanted):
+                continue
+            now = times[row]
+            if timers._heap and timers._heap[0].at_ns <= now:
+                yield from self.timers(now, row, out)
+            if now > context.now_ns:
+                context.now_ns = now
+            context.features = feature_rows[row]
+            returned = handler(event, context)
+            if is_async and inspect.isawaitable(returned):
+                returned = yield returned
+            if returned is not None:
+                self._collect(returned, context.now_ns, row, out)
+
+    def timers(self, now_ns: int, row: int, out: list[Caused]) -> Steps:
+        """Fire every timer due by ``now_ns``, each at its own time; ``row`` is the last row seen."""
+        while (due := self._timers.pop_due(now_ns)) is not None:
+            at_ns, name = due
+            # Never earlier than what the strategy has seen: a timer cannot fire in the past.
+            self.context.now_ns = max(at_ns, self.context.now_ns)
+            yield from self._call(self.strategy.on_timer(name, self.context), row, out)
+
+    def start(self, now_ns: int, out: list[Caused]) -> Steps:
+        self.context.now_ns = now_ns
+        yield from self._call(self.strategy.on_start(self.context), 0, out)
+
+    def stop(self, now_ns: int, row: int, out: list[Caused]) -> Steps:
+        self.context.now_ns = max(now_ns, self.context.now_ns)
+        yield from self._call(self.strategy.on_stop(self.context), row, out)
+
+    def order_event(self, event: OrderEvent, now_ns: int, row: int, out: list[Caused]) -> Steps:
+        """Tell the strategy what happened to its order."""
+        if self.open_loop:
+            return
+        self.context.now_ns = max(now_ns, self.context.now_ns)
+        yield from self._call(self.strategy.on_order(event, self.context), row, out)
+        if isinstance(event, Filled):
+            yield from self._call(self.strategy.on_fill(event.fill, self.context), row, out)
+
+    def _call(self, returned: Any, row: int, out: list[Caused]) -> Steps:
+        if self.is_async and inspect.isawaitable(returned):
+            returned = yield returned
+        if returned is not None:
+            self._collect(returned, self.context.now_ns, row, out)
+
+    def _collect(self, returned: object, now_ns: int, row: int, out: list[Caused]) -> None:
+        for action in as_actions(returned):
+            self.signals += 1
+            out.append(Caused(now_ns, row, stamped(action, self.strategy_id, row)))
+
+
+def run_plain(steps: Steps) -> None:
+    """Drive handlers that are not ``async``.
+
+    Raises:
+        TypeError: one of them returned something to be awaited after all.
+    """
+    for awaitable in steps:
+        raise TypeError(f"a plain handler returned {awaitable!r}: declare it `async def`")
