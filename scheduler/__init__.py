@@ -1,29 +1,68 @@
 """Priority lanes and channels for any Trio program."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from scheduler.affinity import Pin, pin_thread, unpinned
+from scheduler.backpressure import Backpressure
+from scheduler.channel_errors import Lagged, SendTimeout
 from scheduler.core import Scheduler, open_scheduler
 from scheduler.current import checkpoint_if_needed, current_priority, should_yield, unconstrained
 from scheduler.handle import TaskCancelled, TaskHandle
 from scheduler.lanes import LaneSettings, TaskPriority
+from scheduler.mailbox import MailboxReceiver, MailboxSender, open_mailbox
 from scheduler.settings import RuntimeSettings
+from scheduler.shared import EventLog, OrderQueue, PositionCache, SharedLog, SharedMap, SharedQueue
 from scheduler.statistics import LaneStatistics, SchedulerStatistics, Timing
+from scheduler.watch import WatchReceiver, WatchSender, open_watch
+
+if TYPE_CHECKING:
+    from scheduler.broadcast import Batch, BroadcastReceiver, BroadcastSender, open_broadcast
 
 __all__ = [
+    "Backpressure",
+    "Batch",
+    "BroadcastReceiver",
+    "BroadcastSender",
+    "EventLog",
+    "Lagged",
     "LaneSettings",
     "LaneStatistics",
+    "MailboxReceiver",
+    "MailboxSender",
+    "OrderQueue",
     "Pin",
+    "PositionCache",
     "RuntimeSettings",
     "Scheduler",
     "SchedulerStatistics",
+    "SendTimeout",
+    "SharedLog",
+    "SharedMap",
+    "SharedQueue",
     "TaskCancelled",
     "TaskHandle",
     "TaskPriority",
     "Timing",
+    "WatchReceiver",
+    "WatchSender",
     "checkpoint_if_needed",
     "current_priority",
+    "open_broadcast",
+    "open_mailbox",
     "open_scheduler",
+    "open_watch",
     "pin_thread",
     "should_yield",
     "unconstrained",
     "unpinned",
 ]
+
+_NEEDS_NUMPY = {"Batch", "BroadcastReceiver", "BroadcastSender", "open_broadcast"}
+
+
+def __getattr__(name: str) -> object:
+    """The ring's names import NumPy, which takes longer than all else here: only for those who use them."""
+    if name in _NEEDS_NUMPY:
+        return getattr(import_module("scheduler.broadcast"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -263,7 +263,7 @@ class BroadcastReceiver(_End):
                 await park(partial(hub.unpark, task))
             return self.receive_nowait(max_items)
         finally:
-            if cursor.ends > 1:
+            if cursor.cloned:
                 hub.wake_clone(cursor)
 
     def __aiter__(self) -> Self:
@@ -283,6 +283,7 @@ class BroadcastReceiver(_End):
         """
         self._check_open()
         self.cursor.ends += 1
+        self.cursor.cloned = True
         return BroadcastReceiver(self._hub, self.cursor)
 
     def close(self) -> None:

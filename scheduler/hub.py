@@ -134,7 +134,7 @@ class Hub(SendQueue[list[Column]]):
         woken: set[Cursor] = set()
         for task, end in parked.items():
             cursor = end.cursor
-            if cursor.ends > 1:
+            if cursor.cloned:
                 if cursor in woken:
                     self.parked[task] = end
                     continue

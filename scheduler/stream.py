@@ -33,7 +33,20 @@ class Policy(Enum):
 class Cursor:
     """One reading position, shared by the clones of one receiver."""
 
-    __slots__ = ("detached", "ends", "floor", "held", "key", "missed", "name", "next", "pending", "policy", "stalls")
+    __slots__ = (
+        "cloned",
+        "detached",
+        "ends",
+        "floor",
+        "held",
+        "key",
+        "missed",
+        "name",
+        "next",
+        "pending",
+        "policy",
+        "stalls",
+    )
 
     def __init__(self, name: str, policy: Policy, key: str | None, start: int) -> None:
         self.name = name
@@ -42,6 +55,7 @@ class Cursor:
         self.next = start
         self.floor = start
         self.ends = 1
+        self.cloned = False  # has or had clones: wakes must be passed on among them
         self.held: dict[object, int] = {}  # end → first row of the batch it holds; oldest first, as rows only go up
         self.pending: dict[str, Column] | None = None  # conflating: latest row per key, in order of arrival
         self.detached = False
