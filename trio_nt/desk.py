@@ -13,12 +13,14 @@ from decimal import Decimal
 import attrs
 
 from trio_nt.execution.orders import OrderTable
+from trio_nt.execution.sequence import OrderSequence
 from trio_nt.model.actions import Action
+from trio_nt.model.decisions import Approved, ApprovedCancel, ApprovedOrder
 from trio_nt.model.events import Filled, OrderEvent, Refused
 from trio_nt.model.instruments import Instruments
 from trio_nt.model.orders import BrokerUpdate, Order, OrderState, UpdateKind
 from trio_nt.portfolio import Portfolio, PortfolioState
-from trio_nt.risk.core import Approved, ApprovedCancel, ApprovedOrder, RiskEngine
+from trio_nt.risk.core import RiskEngine
 
 _ON_ITS_WAY = (OrderState.INTENDED, OrderState.SENT)
 
@@ -43,7 +45,7 @@ class Desk:
         self.books = portfolio
         self.refusals: list[Refused] = []
         self.approved = 0
-        self._held: dict[str, ApprovedOrder] = {}
+        self._sequence = OrderSequence(self.orders.get)
 
     def decide(self, action: Action, *, now_ns: int, ts_signal: int) -> Outcome:
         """Check one action. What is approved is reserved and in the order table when this returns."""
@@ -56,12 +58,10 @@ class Desk:
             elif isinstance(decision, ApprovedOrder):
                 self.approved += 1
                 self.orders.add(decision.order)
-                if decision.after:
-                    self._held[decision.order.client_order_id] = decision
-                else:
+                if self._sequence.admit(decision):
                     approved.append(decision)
-            elif isinstance(decision, ApprovedCancel) and decision.order.client_order_id in self._held:
-                events += self._drop(decision.order, now_ns, "cancelled before it was sent")
+            elif isinstance(decision, ApprovedCancel) and self._sequence.give_up(decision.order.client_order_id):
+                events += self._end_unsent(decision.order, now_ns, "cancelled before it was sent")
             else:
                 approved.append(decision)
         return Outcome(tuple(approved), tuple(events))
@@ -72,16 +72,16 @@ class Desk:
         ``mid`` is the instrument's mid price when the execution happened, None where no quote was known.
         """
         events = list(self._book(update, now_ns, mid))
-        approved: list[Approved] = []
-        if self._held and events:
-            for held in list(self._held.values()):
-                before = [order for order_id in held.after if (order := self.orders.get(order_id)) is not None]
-                if any(order.state.is_final and not _did_its_part(order, held.order) for order in before):
-                    events += self._drop(held.order, now_ns, "the order before it was not filled")
-                elif all(order.state.is_final for order in before):
-                    del self._held[held.order.client_order_id]
-                    approved.append(held)
-        return Outcome(tuple(approved), tuple(events))
+        if not events or not len(self._sequence):
+            return Outcome((), tuple(events))
+        order = self.orders.get(update.client_order_id)
+        if order is None or not order.state.is_final:
+            return Outcome((), tuple(events))
+        ready, dropped = self._sequence.ended(order)
+        for approved in dropped:
+            reason = f"order {order.client_order_id}, which closes the position first, was not filled"
+            events += self._end_unsent(approved.order, now_ns, reason)
+        return Outcome(tuple(ready), tuple(events))
 
     def _book(self, update: BrokerUpdate, now_ns: int, mid: Decimal | None) -> Sequence[OrderEvent]:
         events = self.orders.apply(update, now_ns)
@@ -93,8 +93,7 @@ class Desk:
                 self.books.book(event.fill, mid)
         return events
 
-    def _drop(self, order: Order, now_ns: int, reason: str) -> Sequence[OrderEvent]:
-        del self._held[order.client_order_id]
+    def _end_unsent(self, order: Order, now_ns: int, reason: str) -> Sequence[OrderEvent]:
         update = BrokerUpdate(UpdateKind.CANCELLED, order.client_order_id, "", order.instrument, now_ns, reason=reason)
         return self._book(update, now_ns, None)
 
@@ -112,8 +111,3 @@ class Desk:
 
     def portfolio(self) -> PortfolioState:
         return self.books.state()
-
-
-def _did_its_part(ended: Order, waiting: Order) -> bool:
-    """A closing half must have filled before the opening half may go; an order in the way need only be gone."""
-    return ended.side is not waiting.side or ended.state is OrderState.FILLED
