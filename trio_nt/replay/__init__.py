@@ -86,6 +86,7 @@ def replay(
     check_causality: bool = False,
     raise_errors: bool = False,
     progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
     time_unit: str | None = None,
     bar_time: str | None = None,
 ) -> Report:
@@ -109,6 +110,7 @@ def replay(
         raise_errors: let a strategy's exception end the replay. By default it ends that strategy alone, and the report
             holds its traceback.
         progress: called with (rows so far, time reached in UNIX ns) now and then.
+        stop: asked now and then; once it says True the data ends there, and the report is of what was replayed.
         time_unit, bar_time: what a CSV file leaves open, see ``open_market_data``.
 
     Raises:
@@ -135,13 +137,15 @@ def replay(
         raise_errors=raise_errors,
     )
     if not check_causality:
-        return report_of(run_replay(opened, registered, settings, progress, started_ns=started_ns))
+        return report_of(run_replay(opened, registered, settings, progress, stop, started_ns=started_ns))
     if isinstance(data, MarketData):
         raise ValueError("check_causality reads the data twice: give the files' paths instead of MarketData")
     twins = deepcopy(registered)
-    result = run_replay(opened, registered, settings, progress, started_ns=started_ns)
-    again = run_replay(open_again(), twins, attrs.evolve(settings, single_rows=True), None)
+    result = run_replay(opened, registered, settings, progress, stop, started_ns=started_ns)
+    again = run_replay(open_again(), twins, attrs.evolve(settings, single_rows=True), progress, stop)
     report, one_by_one = report_of(result), report_of(again)
+    if result.stopped or again.stopped:
+        return report  # of two parts of the data nothing can be compared
     check = Check(
         "orders in batches = orders row by row",
         f"{len(report.orders):,}",
@@ -165,6 +169,7 @@ def run_replay(
     strategies: Mapping[str, Strategy],
     settings: ReplaySettings,
     progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
     *,
     started_ns: int | None = None,
 ) -> ReplayResult:
@@ -191,19 +196,23 @@ def run_replay(
     driver = ReplayDriver(
         runners, desk, venue, pipeline, raise_errors=settings.raise_errors, single_rows=settings.single_rows
     )
-    run = driver.run(_reporting(data.blocks(), progress))
+    run = driver.run(_reporting(data.blocks(), progress, stop))
     if any(runner.is_async for runner in runners):
         trio.run(handlers.drive, run)
     else:
         for request in run:
             raise TypeError(f"a plain handler of {request.strategy_id!r} returned an awaitable: declare it `async def`")
     elapsed_s = (time.perf_counter_ns() - started_ns) / 1e9
-    return ReplayResult(data, settings, driver, pipeline, elapsed_s)
+    return ReplayResult(data, settings, driver, pipeline, elapsed_s, stopped=stop is not None and stop())
 
 
-def _reporting(blocks: Iterator[dict[str, Column]], progress: Progress | None) -> Iterator[Columns]:
+def _reporting(
+    blocks: Iterator[dict[str, Column]], progress: Progress | None, stop: Callable[[], bool] | None
+) -> Iterator[Columns]:
     rows = 0
     for block in blocks:
+        if stop is not None and stop():
+            return
         rows += len(block["kind"])
         if progress is not None and rows:
             progress(rows, int(block["ts_init"][-1]))
