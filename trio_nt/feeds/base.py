@@ -9,7 +9,7 @@ import trio
 from numpy.typing import ArrayLike
 
 from trio_nt.feeds.statistics import FileStatistics
-from trio_nt.model.instruments import Instrument, InstrumentKey
+from trio_nt.model.instruments import Instrument, InstrumentKey, Instruments
 from trio_nt.model.market import Columns
 
 InstrumentKeys: TypeAlias = "InstrumentKey | Sequence[InstrumentKey] | np.ndarray[Any, Any]"
@@ -29,6 +29,10 @@ class MarketSender(Protocol):
         KeyError: an unknown instrument.
         ValueError: arrays of different lengths.
     """
+
+    @property
+    def instruments(self) -> Instruments:
+        """The engine's instruments: what ``instrument`` may name."""
 
     async def quotes(
         self,
@@ -65,6 +69,11 @@ class MarketSender(Protocol):
         volume: ArrayLike,
         ts_init: ArrayLike | None = None,
     ) -> None: ...
+
+    async def rows(self, columns: Columns) -> None:
+        """Quotes and trades mixed, in order: columns as ``MARKET_FIELDS`` has them, shape (n,), n at least 1, without
+        ``sequence`` and ``flags`` and, to be stamped now, without ``ts_init``. ``instrument`` holds indices.
+        """
 
 
 class Feed(Protocol):
@@ -103,5 +112,5 @@ class Source(Protocol):
     def instrument_id(self, symbol: str) -> str:
         """The id under which an instrument of this source is described."""
 
-    def infer(self, symbol: str, columns: Columns) -> tuple[Instrument, str]:
+    def infer(self, symbol: str, parts: Sequence[Columns]) -> tuple[Instrument, str]:
         """An instrument from its first rows, and what it was taken for."""
