@@ -283,7 +283,7 @@ class BroadcastReceiver(_End):
         """
         self._check_open()
         self.cursor.ends += 1
-        self.cursor.cloned = True
+        self.cursor.cloned = self._hub.cloned = True
         return BroadcastReceiver(self._hub, self.cursor)
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import trio
 from trio.lowlevel import Task
 
 from scheduler.backpressure import Backpressure
-from scheduler.parking import wake
+from scheduler.parking import wake, wake_all
 from scheduler.ring import Column
 from scheduler.sending import SendQueue
 from scheduler.stream import Cursor, Policy, Stream
@@ -85,6 +85,7 @@ class Hub(SendQueue[list[Column]]):
         self.orphans: list[tuple[Cursor, object]] = []
         self.detached: list[str] = []
         self.subscribed = 0
+        self.cloned = False  # some receiver has or had clones: only one of them is woken for new rows
 
     # -- for the queue of sends
 
@@ -131,15 +132,14 @@ class Hub(SendQueue[list[Column]]):
     def wake_receivers(self) -> None:
         """Rows came: wake one end of every cursor."""
         parked, self.parked = self.parked, {}
-        woken: set[Cursor] = set()
-        for task, end in parked.items():
-            cursor = end.cursor
-            if cursor.cloned:
-                if cursor in woken:
+        if self.cloned:
+            woken: set[Cursor] = set()
+            for task, end in list(parked.items()):
+                if end.cursor in woken:
                     self.parked[task] = end
-                    continue
-                woken.add(cursor)
-            wake(task)
+                    del parked[task]
+                woken.add(end.cursor)
+        wake_all(parked)
 
     def wake_clone(self, cursor: Cursor) -> None:
         """An end that was woken is done: wake the next clone if there are rows left."""
@@ -171,8 +171,7 @@ class Hub(SendQueue[list[Column]]):
     def wake_all_receivers(self) -> None:
         """The stream ended."""
         parked, self.parked = self.parked, {}
-        for task in parked:
-            wake(task)
+        wake_all(parked)
 
     def orphan(self, cursor: Cursor, hold: object) -> None:
         """An end was collected, in any thread and in the middle of anything: remember it, bury it later."""

@@ -19,7 +19,7 @@ import trio
 from trio.lowlevel import Task, current_task
 
 from scheduler.backpressure import Backpressure, FlowControl, check_capacity
-from scheduler.parking import park, wake
+from scheduler.parking import park, wake, wake_all
 from scheduler.sending import SendQueue
 
 T = TypeVar("T")
@@ -126,10 +126,9 @@ class _Mailbox(SendQueue[list[T]]):
         self.refuse_all(None, trio.BrokenResourceError)
         self.advance()
 
-    def wake_all(self) -> None:
+    def wake_everyone(self) -> None:
         parked, self.parked = self.parked, {}
-        for task in parked:
-            wake(task)
+        wake_all(parked)
 
     def statistics(self) -> MailboxStatistics:
         used = self.sent - self.taken
@@ -297,7 +296,7 @@ class MailboxSender(_End[T], trio.abc.SendChannel[T]):
         box.open_senders -= 1
         box.refuse_all(self, trio.ClosedResourceError)
         if not box.open_senders:
-            box.wake_all()
+            box.wake_everyone()
 
     def _check_sendable(self) -> None:
         if self._closed:
@@ -422,10 +421,10 @@ def _check_max_items(max_items: int | None) -> None:
         raise ValueError(f"max_items must be at least 1, was {max_items}")
 
 
-def open_mailbox(
-    capacity: int = DEFAULT_SIZES.messages, *, backpressure: Backpressure | None = None
-) -> tuple[MailboxSender[T], MailboxReceiver[T]]:
+class open_mailbox(tuple[MailboxSender[T], MailboxReceiver[T]], Generic[T]):  # noqa: N801  # used as a function
     """Open a bounded queue of single items; data flows from the left end to the right.
+
+    ``sender, receiver = open_mailbox[Order](100)``; the item's type may be left out.
 
     Args:
         capacity: items it holds, at least 1.
@@ -434,6 +433,10 @@ def open_mailbox(
     Raises:
         ValueError, TypeError: a capacity below 1, or no integer.
     """
-    check_capacity(capacity)
-    box: _Mailbox[T] = _Mailbox(capacity, backpressure)
-    return MailboxSender(box), MailboxReceiver(box)
+
+    __slots__ = ()
+
+    def __new__(cls, capacity: int = DEFAULT_SIZES.messages, *, backpressure: Backpressure | None = None) -> Self:
+        check_capacity(capacity)
+        box: _Mailbox[T] = _Mailbox(capacity, backpressure)
+        return super().__new__(cls, (MailboxSender(box), MailboxReceiver(box)))

@@ -19,7 +19,7 @@ from trio.lowlevel import Task, TrioToken, current_task
 
 from scheduler.backpressure import Backpressure, FlowControl
 from scheduler.channel_errors import SendTimeout
-from scheduler.parking import park, wake
+from scheduler.parking import park, wake, wake_all
 
 P = TypeVar("P")
 
@@ -159,8 +159,7 @@ class SendQueue(ABC, Generic[P]):
         sent, taken = self.counts()
         if sent - taken <= self.flow.low:
             waiters, self.low_waiters = self.low_waiters, {}
-            for task in waiters:
-                wake(task)
+            wake_all(waiters)
         elif not self.waiting:
             self.want(sent - self.flow.low)
 

@@ -11,7 +11,7 @@ import attrs
 import trio
 from trio.lowlevel import Task, current_task
 
-from scheduler.parking import park, wake
+from scheduler.parking import park, wake, wake_all
 
 T = TypeVar("T")
 
@@ -36,10 +36,9 @@ class _State(Generic[T]):
         self.open_receivers = 0
         self.waiting: dict[Task, object] = {}
 
-    def wake_all(self) -> None:
+    def wake_everyone(self) -> None:
         waiting, self.waiting = self.waiting, {}
-        for task in waiting:
-            wake(task)
+        wake_all(waiting)
 
 
 class _End(Generic[T]):
@@ -87,7 +86,7 @@ class WatchSender(_End[T]):
         state.value = value
         state.version += 1
         if state.waiting:
-            state.wake_all()
+            state.wake_everyone()
 
     def latest(self) -> T:
         """The value set last. Not a checkpoint."""
@@ -111,7 +110,7 @@ class WatchSender(_End[T]):
             self._closed = True
             self._state.open_senders -= 1
             if not self._state.open_senders:
-                self._state.wake_all()
+                self._state.wake_everyone()
 
 
 class WatchReceiver(_End[T]):
@@ -178,7 +177,15 @@ class WatchReceiver(_End[T]):
                 wake(task)
 
 
-def open_watch(initial: T) -> tuple[WatchSender[T], WatchReceiver[T]]:
-    """Open a watch that holds ``initial``; any number of readers see the latest value, the writer never waits."""
-    state = _State(initial)
-    return WatchSender(state), WatchReceiver(state, 0)
+class open_watch(tuple[WatchSender[T], WatchReceiver[T]], Generic[T]):  # noqa: N801  # used as a function
+    """Open a watch that holds ``initial``: any number of readers see the latest value, the writer never waits.
+
+    ``sender, receiver = open_watch[float](0.0)``; the value's type may be left out. Values are shared, not copied: let
+    them be immutable.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, initial: T) -> Self:
+        state = _State(initial)
+        return super().__new__(cls, (WatchSender(state), WatchReceiver(state, 0)))

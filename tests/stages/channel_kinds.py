@@ -101,13 +101,15 @@ MAILBOX_WITH_WATERMARKS = attrs.evolve(
 )
 TRIO_MEMORY_CHANNEL = attrs.evolve(MAILBOX, name="trio", open=lambda capacity: trio.open_memory_channel(capacity))
 
+RING_WITH_WATERMARKS = _ring("ring-watermarks", backpressure=GENTLE)
+
 BOUNDED = [
     MAILBOX,
     MAILBOX_IN_BATCHES,
     MAILBOX_WITH_WATERMARKS,
     _ring("ring"),
     _ring("ring-debug", debug=True),
-    _ring("ring-watermarks", backpressure=GENTLE),
+    RING_WITH_WATERMARKS,
 ]
 COPYING = [_ring("ring-lagging", policy="lagging"), _ring("ring-conflating", policy="conflating")]
 """These never hold the sender back; with room enough they deliver everything, too."""

@@ -1,5 +1,7 @@
 """What every channel promises, whatever its kind: one suite over all of them."""
 
+import inspect
+from functools import partial
 from typing import Any
 
 import pytest
@@ -7,9 +9,30 @@ import trio
 from channel_kinds import BOUNDED, COPYING, EVERY, TRIO_MEMORY_CHANNEL, Kind
 from trio.testing import assert_checkpoints, assert_no_checkpoints, wait_all_tasks_blocked
 
+from scheduler import TaskPriority, open_scheduler
+
 every_kind = pytest.mark.parametrize("kind", EVERY, ids=str)
 bounded_kind = pytest.mark.parametrize("kind", BOUNDED, ids=str)
 like_trio = pytest.mark.parametrize("kind", [*BOUNDED, TRIO_MEMORY_CHANNEL], ids=str)
+
+
+def inside_and_outside_lanes(test: Any) -> Any:
+    """Run the test as plain Trio tasks, then as members of a lane (children join their parent's lane)."""
+
+    @pytest.mark.parametrize("lane", [None, TaskPriority.CRITICAL, TaskPriority.MEDIUM], ids=str)
+    async def run(lane: TaskPriority | None, **arguments: Any) -> None:
+        if lane is None:
+            await test(**arguments)
+            return
+        async with open_scheduler() as scheduler:
+            await scheduler.spawn(lane, partial(test, **arguments)).result()
+
+    parameters = inspect.signature(test).parameters.values()
+    lane = inspect.Parameter("lane", inspect.Parameter.KEYWORD_ONLY)
+    run.__signature__ = inspect.Signature([*parameters, lane])  # type: ignore[attr-defined]
+    run.__name__ = test.__name__
+    run.pytestmark = [*run.pytestmark, *getattr(test, "pytestmark", [])]  # type: ignore[attr-defined]
+    return run
 
 
 async def drain(kind: Kind, receiver: Any) -> list[int]:
@@ -23,6 +46,7 @@ async def drain(kind: Kind, receiver: Any) -> list[int]:
 
 
 @every_kind
+@inside_and_outside_lanes
 async def test_everything_arrives_once_and_in_order(kind: Kind) -> None:
     sender, receiver = kind.open(1000)
     for value in range(500):
@@ -40,6 +64,7 @@ async def test_everything_arrives_once_and_in_order(kind: Kind) -> None:
 
 @like_trio
 @pytest.mark.parametrize("capacity", [1, 2, 3, 7])
+@inside_and_outside_lanes
 async def test_everything_arrives_through_a_channel_that_is_too_small(kind: Kind, capacity: int) -> None:
     sender, receiver = kind.open(capacity)
     async with trio.open_nursery() as nursery:
@@ -54,6 +79,7 @@ async def test_everything_arrives_through_a_channel_that_is_too_small(kind: Kind
 
 
 @like_trio
+@inside_and_outside_lanes
 async def test_nothing_overtakes_a_send_that_waits(kind: Kind) -> None:
     sender, receiver = kind.open(1)
     kind.send_nowait(sender, 0)
@@ -70,6 +96,7 @@ async def test_nothing_overtakes_a_send_that_waits(kind: Kind) -> None:
 
 
 @like_trio
+@inside_and_outside_lanes
 async def test_senders_that_are_clones_share_one_channel(kind: Kind) -> None:
     sender, receiver = kind.open(4)
     async with trio.open_nursery() as nursery:
@@ -89,6 +116,7 @@ async def test_senders_that_are_clones_share_one_channel(kind: Kind) -> None:
 
 
 @like_trio
+@inside_and_outside_lanes
 async def test_receivers_that_are_clones_share_the_stream(kind: Kind) -> None:
     sender, receiver = kind.open(3)
     shares: list[list[int]] = []
@@ -108,6 +136,7 @@ async def test_receivers_that_are_clones_share_the_stream(kind: Kind) -> None:
 
 
 @every_kind
+@inside_and_outside_lanes
 async def test_the_end_comes_after_everything_was_received(kind: Kind) -> None:
     sender, receiver = kind.open(8)
     clone = sender.clone()
@@ -127,6 +156,7 @@ async def test_the_end_comes_after_everything_was_received(kind: Kind) -> None:
 
 
 @every_kind
+@inside_and_outside_lanes
 async def test_closing_the_last_sender_ends_receivers_that_wait(kind: Kind) -> None:
     sender, receiver = kind.open(8)
     results = []
@@ -146,6 +176,7 @@ async def test_closing_the_last_sender_ends_receivers_that_wait(kind: Kind) -> N
 
 
 @every_kind
+@inside_and_outside_lanes
 async def test_use_after_close_is_an_error_and_closing_twice_is_none(kind: Kind) -> None:
     sender, receiver = kind.open(8)
     kind.send_nowait(sender, 0)
@@ -164,6 +195,7 @@ async def test_use_after_close_is_an_error_and_closing_twice_is_none(kind: Kind)
 
 
 @bounded_kind
+@inside_and_outside_lanes
 async def test_closing_an_end_that_waits_raises_there(kind: Kind) -> None:
     sender, receiver = kind.open(1)
     other = sender.clone()
@@ -191,6 +223,7 @@ async def test_closing_an_end_that_waits_raises_there(kind: Kind) -> None:
 
 
 @bounded_kind
+@inside_and_outside_lanes
 async def test_a_waiting_clone_goes_on_when_another_one_closes(kind: Kind) -> None:
     sender, receiver = kind.open(4)
     clone = receiver.clone()
@@ -215,6 +248,7 @@ async def test_a_waiting_clone_goes_on_when_another_one_closes(kind: Kind) -> No
 
 
 @every_kind
+@inside_and_outside_lanes
 async def test_checkpoints_are_where_they_are_promised(kind: Kind) -> None:
     sender, receiver = kind.open(8)
     with assert_checkpoints():
@@ -241,6 +275,7 @@ async def test_checkpoints_are_where_they_are_promised(kind: Kind) -> None:
 
 
 @like_trio
+@inside_and_outside_lanes
 async def test_a_send_that_waits_is_a_checkpoint(kind: Kind) -> None:
     sender, receiver = kind.open(1)
     kind.send_nowait(sender, 0)
@@ -257,6 +292,7 @@ async def test_a_send_that_waits_is_a_checkpoint(kind: Kind) -> None:
 
 
 @every_kind
+@inside_and_outside_lanes
 async def test_in_a_cancelled_scope_nothing_happens(kind: Kind) -> None:
     sender, receiver = kind.open(8)
     kind.send_nowait(sender, 0)
@@ -276,6 +312,7 @@ async def test_in_a_cancelled_scope_nothing_happens(kind: Kind) -> None:
 @like_trio
 @pytest.mark.parametrize("steps", range(6))
 @pytest.mark.parametrize("capacity", [1, 3])
+@inside_and_outside_lanes
 async def test_what_was_sent_is_what_is_received_wherever_a_cancellation_falls(
     kind: Kind, steps: int, capacity: int
 ) -> None:
@@ -321,6 +358,7 @@ async def test_what_was_sent_is_what_is_received_wherever_a_cancellation_falls(
 
 
 @like_trio
+@inside_and_outside_lanes
 async def test_a_cancelled_send_lets_the_next_one_go(kind: Kind) -> None:
     sender, receiver = kind.open(1)
     kind.send_nowait(sender, 0)
@@ -342,6 +380,7 @@ async def test_a_cancelled_send_lets_the_next_one_go(kind: Kind) -> None:
 
 @bounded_kind
 @pytest.mark.parametrize("capacity", [4, 9, 10])
+@inside_and_outside_lanes
 async def test_it_takes_what_its_room_allows_and_not_more(kind: Kind, capacity: int) -> None:
     sender, receiver = kind.open(capacity)
     for value in range(kind.room(capacity)):
@@ -355,6 +394,7 @@ async def test_it_takes_what_its_room_allows_and_not_more(kind: Kind, capacity: 
 
 
 @pytest.mark.parametrize("kind", COPYING, ids=str)
+@inside_and_outside_lanes
 async def test_receivers_of_copies_never_hold_the_sender_back(kind: Kind) -> None:
     sender, receiver = kind.open(4)
     for value in range(100):
@@ -377,6 +417,7 @@ def test_a_capacity_that_is_no_integer_is_refused(kind: Kind) -> None:
 
 
 @every_kind
+@inside_and_outside_lanes
 async def test_opened_outside_trio_it_works_inside(kind: Kind) -> None:
     opened: list[Any] = []
     await trio.to_thread.run_sync(lambda: opened.append(kind.open(1)))
