@@ -1,5 +1,6 @@
 """Indicators as columns of market rows: streaming, computed once, made from nothing after a row."""
 
+from trio_nt.features.custom import apply, kernel
 from trio_nt.features.indicators import (
     adx,
     atr,
@@ -43,6 +44,7 @@ __all__ = [
     "FeatureValues",
     "Kernel",
     "adx",
+    "apply",
     "atr",
     "bollinger",
     "cci",
@@ -52,6 +54,7 @@ __all__ = [
     "ema",
     "field",
     "imbalance",
+    "kernel",
     "macd",
     "mfi",
     "microprice",

@@ -21,7 +21,7 @@ _TYPICAL = FeatureSpec(KERNELS["typical"], (Field("high"), Field("low"), Field("
 _PRICES: dict[str, Input] = {"quote": MID, "mid": MID, "trade": Field("price"), "bar": Field("close")}
 
 
-def _window(window: SupportsIndex, name: str = "window", least: int = 1) -> int:
+def check_window(window: SupportsIndex, name: str = "window", least: int = 1) -> int:
     try:
         number = operator.index(window)
     except TypeError:
@@ -31,7 +31,7 @@ def _window(window: SupportsIndex, name: str = "window", least: int = 1) -> int:
     return number
 
 
-def _price(on: On) -> Input:
+def as_input(on: On) -> Input:
     """What an indicator of one price reads."""
     if isinstance(on, FeatureSpec):
         return on
@@ -48,12 +48,12 @@ def _high_low_close(on: On) -> tuple[Input, Input, Input]:
     """What an indicator of ranges reads: a bar's high, low and close, or one price three times."""
     if isinstance(on, str) and on == "bar":
         return Field("high"), Field("low"), Field("close")
-    price = _price(on)
+    price = as_input(on)
     return price, price, price
 
 
 def _typical(on: On) -> Input:
-    return _TYPICAL if isinstance(on, str) and on == "bar" else _price(on)
+    return _TYPICAL if isinstance(on, str) and on == "bar" else as_input(on)
 
 
 def _price_volume(on: str, *, typical: bool) -> tuple[Input, Input]:
@@ -64,18 +64,14 @@ def _price_volume(on: str, *, typical: bool) -> tuple[Input, Input]:
     raise ValueError(f"on must be 'trade' or 'bar', which have a volume, was {on!r}")
 
 
-def _as_input(feature: On) -> Input:
-    return feature if isinstance(feature, FeatureSpec) else _price(feature)
-
-
 def _written(name: str, *parameters: object, on: On, default: str = "quote") -> str:
     suffix = [] if on == default else [f"on={on!r}" if isinstance(on, str) else f"on={on}"]
     return f"{name}({', '.join([*map(str, parameters), *suffix])})"
 
 
 def _simple(name: str, window: SupportsIndex, on: On, factor: float = 0.0) -> FeatureSpec:
-    size = _window(window)
-    return FeatureSpec(KERNELS[name], (_price(on),), size, factor, label=_written(name, size, on=on))
+    size = check_window(window)
+    return FeatureSpec(KERNELS[name], (as_input(on),), size, factor, label=_written(name, size, on=on))
 
 
 def field(name: str) -> FeatureSpec:
@@ -111,7 +107,7 @@ def sma(window: SupportsIndex, on: On = "quote") -> FeatureSpec:
 
 def ema(window: SupportsIndex, on: On = "quote") -> FeatureSpec:
     """Exponential moving average, smoothing 2 / (window + 1)."""
-    size = _window(window)
+    size = check_window(window)
     return _simple("ema", size, on, 2.0 / (size + 1.0))
 
 
@@ -137,7 +133,7 @@ def tema(window: SupportsIndex, on: On = "quote") -> FeatureSpec:
 def difference(first: On, second: On) -> FeatureSpec:
     """``first - second``."""
     return FeatureSpec(
-        KERNELS["difference"], (_as_input(first), _as_input(second)), label=f"difference({first}, {second})"
+        KERNELS["difference"], (as_input(first), as_input(second)), label=f"difference({first}, {second})"
     )
 
 
@@ -146,7 +142,7 @@ def cross(first: On, second: On) -> FeatureSpec:
 
     Equality is no crossing. 0 during warm-up too, and on rows of other kinds.
     """
-    return FeatureSpec(KERNELS["cross"], (_as_input(first), _as_input(second)), label=f"cross({first}, {second})")
+    return FeatureSpec(KERNELS["cross"], (as_input(first), as_input(second)), label=f"cross({first}, {second})")
 
 
 @attrs.frozen(eq=False, str=False)
@@ -189,7 +185,7 @@ def macd(fast: SupportsIndex = 12, slow: SupportsIndex = 26, signal: SupportsInd
     Raises:
         ValueError: ``fast`` not below ``slow``.
     """
-    quick, late, smooth = _window(fast, "fast"), _window(slow, "slow"), _window(signal, "signal")
+    quick, late, smooth = check_window(fast, "fast"), check_window(slow, "slow"), check_window(signal, "signal")
     if quick >= late:
         raise ValueError(f"fast must be below slow ({late}), was {quick}")
     started = attrs.evolve(ema(quick, on), skip=late - quick)
@@ -204,7 +200,7 @@ def stochastic(
     window: SupportsIndex = 14, smooth: SupportsIndex = 3, signal: SupportsIndex = 3, on: On = "bar"
 ) -> Stochastic:
     """Stochastic oscillator: %K averaged over ``smooth`` bars; ``.d`` averages that over ``signal``; ``.raw`` is %K."""
-    sizes = _window(window), _window(smooth, "smooth"), _window(signal, "signal")
+    sizes = check_window(window), check_window(smooth, "smooth"), check_window(signal, "signal")
     written = _written("stochastic", *sizes, on=on, default="bar")
     raw = FeatureSpec(KERNELS["stochastic"], _place_in_range(sizes[0], on), label=f"{written}.raw")
     k = sma(sizes[1], raw)
@@ -214,7 +210,7 @@ def stochastic(
 
 def williams_r(window: SupportsIndex = 14, on: On = "bar") -> FeatureSpec:
     """Williams %R, -100 to 0."""
-    size = _window(window)
+    size = check_window(window)
     written = _written("williams_r", size, on=on, default="bar")
     return FeatureSpec(KERNELS["williams_r"], _place_in_range(size, on), label=written)
 
@@ -242,11 +238,11 @@ def bollinger(window: SupportsIndex = 20, width: SupportsFloat = 2.0, on: On = "
 
 def adx(window: SupportsIndex = 14, on: On = "bar") -> Adx:
     """Average directional index, 0 to 100; ``.plus_di``, ``.minus_di``."""
-    size = _window(window, least=2)
+    size = check_window(window, least=2)
     written, inputs = _written("adx", size, on=on, default="bar"), _high_low_close(on)
-    plus = FeatureSpec(KERNELS["plus_di"], inputs, size, label=f"{written}.plus_di")
-    minus = FeatureSpec(KERNELS["minus_di"], inputs, size, label=f"{written}.minus_di")
-    return Adx(KERNELS["adx"], inputs, size, label=written, plus_di=plus, minus_di=minus)
+    plus = FeatureSpec(KERNELS["plus_di"], inputs, size, 1.0 / size, label=f"{written}.plus_di")
+    minus = FeatureSpec(KERNELS["minus_di"], inputs, size, 1.0 / size, label=f"{written}.minus_di")
+    return Adx(KERNELS["adx"], inputs, size, 1.0 / size, label=written, plus_di=plus, minus_di=minus)
 
 
 def vwap(window: SupportsIndex | None = None, on: str = "trade") -> FeatureSpec:
@@ -254,7 +250,7 @@ def vwap(window: SupportsIndex | None = None, on: str = "trade") -> FeatureSpec:
     inputs = _price_volume(on, typical=True)
     if window is None:
         return FeatureSpec(KERNELS["vwap_total"], inputs, label=_written("vwap", on=on, default="trade"))
-    size = _window(window)
+    size = check_window(window)
     return FeatureSpec(KERNELS["vwap"], inputs, size, label=_written("vwap", size, on=on, default="trade"))
 
 
@@ -265,14 +261,15 @@ def obv(on: str = "bar") -> FeatureSpec:
 
 def mfi(window: SupportsIndex = 14, on: str = "bar") -> FeatureSpec:
     """Money flow index, 0 to 100."""
-    size = _window(window)
+    size = check_window(window)
     written = _written("mfi", size, on=on, default="bar")
     return FeatureSpec(KERNELS["mfi"], _price_volume(on, typical=True), size, label=written)
 
 
 def rsi(window: SupportsIndex = 14, on: On = "quote") -> FeatureSpec:
     """Relative strength index, 0 to 100."""
-    return _simple("rsi", window, on)
+    size = check_window(window)
+    return _simple("rsi", size, on, 1.0 / size)
 
 
 def roc(window: SupportsIndex = 10, on: On = "quote") -> FeatureSpec:
@@ -302,17 +299,19 @@ def realised_volatility(window: SupportsIndex, on: On = "quote") -> FeatureSpec:
 
 def zscore(window: SupportsIndex, on: On = "quote") -> FeatureSpec:
     """How many standard deviations the value lies above its window's mean."""
-    inputs = (_price(on), sma(window, on), stdev(window, on))
-    return FeatureSpec(KERNELS["zscore"], inputs, label=_written("zscore", _window(window), on=on))
+    inputs = (as_input(on), sma(window, on), stdev(window, on))
+    return FeatureSpec(KERNELS["zscore"], inputs, label=_written("zscore", check_window(window), on=on))
 
 
 def cci(window: SupportsIndex = 20, on: On = "bar") -> FeatureSpec:
     """Commodity channel index of the typical price."""
-    size = _window(window)
+    size = check_window(window)
     return FeatureSpec(KERNELS["cci"], (_typical(on),), size, label=_written("cci", size, on=on, default="bar"))
 
 
 def atr(window: SupportsIndex = 14, on: On = "bar") -> FeatureSpec:
     """Average true range."""
-    size = _window(window)
-    return FeatureSpec(KERNELS["atr"], _high_low_close(on), size, label=_written("atr", size, on=on, default="bar"))
+    size = check_window(window)
+    return FeatureSpec(
+        KERNELS["atr"], _high_low_close(on), size, 1.0 / size, label=_written("atr", size, on=on, default="bar")
+    )

@@ -59,26 +59,32 @@ def _finite(row: tuple[float, ...]) -> bool:
 
 
 class InterpretedDriver:
-    """Runs a list of nodes over blocks of rows; holds their state as one list."""
+    """Runs a list of nodes over blocks of rows; holds their state as one list, room for ``capacity`` instruments."""
 
-    def __init__(self, nodes: Sequence[Node], bases: Sequence[int], state: list[float]) -> None:
+    def __init__(self, nodes: Sequence[Node], bases: Sequence[int], state: Sequence[float], capacity: int) -> None:
         self._nodes = list(zip(nodes, bases, strict=True))
-        self.state = state
+        self._capacity = capacity
+        self.state = list(state)
 
     def run(
         self,
         block: NDArray[np.float64],
-        start: int,
         kinds: NDArray[Any],
         flags: NDArray[Any],
         instruments: NDArray[Any],
         fields: Sequence[tuple[int, NDArray[Any]]],
-    ) -> None:
-        """Fill ``block[slot, start : start + n]`` for every node, n = ``len(kinds)``."""
-        stop = start + len(kinds)
-        columns: dict[int, list[float]] = {slot: column.tolist() for slot, column in fields}
-        absent = [float("nan")] * len(kinds)
+    ) -> int | None:
+        """Fill ``block[slot, :n]`` for every node, n = ``len(kinds)``.
+
+        Returns:
+            None; or an instrument that has no room, and then nothing was done.
+        """
+        count = len(kinds)
         who: list[int] = instruments.tolist()
+        if who and not 0 <= min(who) <= max(who) < self._capacity:
+            return next(instrument for instrument in who if not 0 <= instrument < self._capacity)
+        columns: dict[int, list[float]] = {slot: column.tolist() for slot, column in fields}
+        absent = [float("nan")] * count
         bits = [0 if flag else 1 << kind for kind, flag in zip(kinds.tolist(), flags.tolist(), strict=True)]
         masks: dict[int, list[bool]] = {}
         for node, base in self._nodes:
@@ -87,4 +93,5 @@ class InterpretedDriver:
                 updates = masks[node.kinds] = [bit & node.kinds != 0 for bit in bits]
             inputs = [columns.get(slot, absent) for slot in node.inputs]
             values = columns[node.slot] = run_node(node, self.state, base, updates, who, inputs)
-            block[node.slot, start:stop] = values
+            block[node.slot, :count] = values
+        return None

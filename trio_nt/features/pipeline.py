@@ -34,12 +34,11 @@ class Driver(Protocol):
     def run(
         self,
         block: FloatArray,
-        start: int,
         kinds: NDArray[Any],
         flags: NDArray[Any],
         instruments: NDArray[Any],
         fields: FieldColumns,
-    ) -> None: ...
+    ) -> int | None: ...
 
 
 @attrs.frozen
@@ -118,8 +117,8 @@ class FeaturePipeline:
         self._longest_window = longest_window
         self._capacity = max(1, instrument_count)
         self._bases: list[int] = []
-        self._driver: Driver = InterpretedDriver((), (), [])
-        self._make_driver: Callable[[list[Node], list[int], list[float]], Driver] = InterpretedDriver
+        self._driver: Driver = InterpretedDriver((), (), (), 1)
+        self._make_driver: Callable[[list[Node], list[int], list[float], int], Driver] = InterpretedDriver
         self._scratch: FloatArray = np.empty((0, 0))
         self._requests = self._batches = self._rows = self._values = 0
 
@@ -157,10 +156,13 @@ class FeaturePipeline:
         if self.compiled:
             return True
         try:
-            from trio_nt.features.compiled import CompiledDriver, compile_driver
-        except ImportError:
+            from trio_nt.features.compiled import CompiledDriver
+            from trio_nt.features.machine import compile_drive
+        except ModuleNotFoundError as error:
+            if error.name != "numba":
+                raise
             return False
-        compile_driver(progress)
+        compile_drive(progress)
         self._make_driver = CompiledDriver
         self._rebuild(self._capacity)
         return True
@@ -183,26 +185,21 @@ class FeaturePipeline:
             if self._scratch.shape[0] < self.plan.slots or self._scratch.shape[1] < count:
                 self._scratch = np.empty((self.plan.slots, max(count, 2 * self._scratch.shape[1])))
             block = self._scratch
-        self._run(columns, block, 0)
+        if count:
+            fields = [(slot, columns[name]) for name, slot in self.plan.fields.items() if name in columns]
+            who = columns["instrument"]
+            while (strange := self._driver.run(block, columns["kind"], columns["flags"], who, fields)) is not None:
+                if strange < 0:
+                    raise ValueError(f"an instrument's index must be at least 0, was {strange}")
+                self._rebuild(max(2 * self._capacity, strange + 1))
+        self._batches += 1
+        self._rows += count
+        self._values += count * len(self.plan.requested)
         if out is not None:
             for spec, column in out.items():
                 column[:] = block[self.plan.slot(spec), :count]
             block = block[:, :count]
         return FeatureValues(self.plan, block)
-
-    def _run(self, columns: Columns, block: FloatArray, start: int) -> None:
-        instruments = columns["instrument"]
-        count = len(instruments)
-        if count == 0:
-            return
-        greatest = int(instruments.max())
-        if greatest >= self._capacity:
-            self._rebuild(max(2 * self._capacity, greatest + 1))
-        fields = [(slot, columns[name]) for name, slot in self.plan.fields.items() if name in columns]
-        self._driver.run(block, start, columns["kind"], columns["flags"], instruments, fields)
-        self._batches += 1
-        self._rows += count
-        self._values += count * len(self.plan.requested)
 
     def _rebuild(self, capacity: int) -> None:
         """Lay the state out anew, for more nodes or more instruments, keeping what there is."""
@@ -216,7 +213,7 @@ class FeaturePipeline:
                 state.extend(old_state[old_bases[index] : old_bases[index] + kept * node.state_size])
             state.extend(node.first_state() * (capacity - kept))
         self._bases, self._capacity = bases, capacity
-        self._driver = self._make_driver(self.plan.nodes, bases, state)
+        self._driver = self._make_driver(self.plan.nodes, bases, state, capacity)
 
     @property
     def latest(self) -> Mapping[FeatureSpec, FloatArray]:

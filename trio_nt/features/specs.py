@@ -31,9 +31,9 @@ def _no_warm_up(window: int) -> int:
     return 1
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen
 class Kernel:
-    """A streaming function and what the pipeline must know of it; equal only to itself.
+    """A streaming function and what the pipeline must know of it; equal when it runs the same function.
 
     ``function(state, at, window, factor, *inputs) -> float`` keeps the rules of ``trio_nt.features.kernels``.
 
@@ -51,15 +51,15 @@ class Kernel:
     name: str
     function: KernelFunction
     arity: int
-    state_size: Callable[[int], int] = _no_state
-    warm_up: Callable[[int], int] = _no_warm_up
+    state_size: Callable[[int], int] = attrs.field(default=_no_state, eq=False)
+    warm_up: Callable[[int], int] = attrs.field(default=_no_warm_up, eq=False)
     is_event: bool = False
     opcode: int = -1
     compiles: bool = True
 
     def __reduce__(self) -> Any:
         if self.opcode < 0:
-            return object.__reduce_ex__(self, 2)
+            return type(self), attrs.astuple(self, recurse=False)
         from trio_nt.features.table import kernel_named
 
         return kernel_named, (self.name,)

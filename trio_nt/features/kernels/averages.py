@@ -9,13 +9,13 @@ def sma(state: State, at: int, window: int, factor: float, price: float) -> floa
     Warm-up: ready at value ``window``. State: place in block, block seen, running sum, ``window`` + 1 suffix sums.
     Source: TA-Lib SMA.
     """
-    place = int(state[at])
+    newer = state[at] + 1.0
+    place = at + 2 + int(newer)
     running = state[at + 1] + price
-    mean = (running + state[at + 4 + place]) / window
-    state[at + 3 + place] = price
-    place += 1
-    if place < window:
-        state[at] = place
+    mean = (running + state[place + 1]) / window
+    state[place] = price
+    if newer < window:
+        state[at] = newer
         state[at + 1] = running
         return mean if state[at + 2] != 0.0 else NAN
     total = 0.0
@@ -60,16 +60,15 @@ def wma(state: State, at: int, window: int, factor: float, price: float) -> floa
     Warm-up: ready at value ``window``. State: place in block, block seen, running sum, running weighted sum,
     ``window`` + 1 suffix sums, weighted. Source: TA-Lib WMA.
     """
-    place = int(state[at])
-    running = state[at + 1] + price
-    weighted = state[at + 2] + (place + 1.0) * price
+    newer = state[at] + 1.0
     suffix = at + 4
-    newer = weighted + (window - place - 1.0) * running
-    average = (newer + state[suffix + place + 1]) / (0.5 * window * (window + 1.0))
-    state[suffix + place] = price
-    place += 1
-    if place < window:
-        state[at] = place
+    place = suffix - 1 + int(newer)
+    running = state[at + 1] + price
+    weighted = state[at + 2] + newer * price
+    average = (weighted + (window - newer) * running + state[place + 1]) / (0.5 * window * (window + 1.0))
+    state[place] = price
+    if newer < window:
+        state[at] = newer
         state[at + 1] = running
         state[at + 2] = weighted
         return average if state[at + 3] != 0.0 else NAN

@@ -13,25 +13,22 @@ def stdev(state: State, at: int, window: int, factor: float, price: float) -> fl
     Warm-up: ready at value ``window``. State: place in block, block seen, mean, squares, ``window`` suffix means,
     ``window`` suffix squares. Source: TA-Lib STDDEV; Welford 1962; Chan, Golub and LeVeque 1983.
     """
-    place = int(state[at])
-    newer = place + 1.0
+    newer = state[at] + 1.0
     means = at + 4
-    squares = means + window
-    mean = state[at + 2] if place > 0 else 0.0
-    square = state[at + 3] if place > 0 else 0.0
+    place = means - 1 + int(newer)
+    mean = state[at + 2]
     step = price - mean
-    mean += step / newer
-    square += step * (price - mean)
-    state[means + place] = price
-    place += 1
-    if place < window:
-        state[at] = place
+    mean += step * (1.0 / newer)
+    square = state[at + 3] + step * (price - mean)
+    state[place] = price
+    if newer < window:
+        state[at] = newer
         state[at + 2] = mean
         state[at + 3] = square
         if state[at + 1] == 0.0:
             return NAN
-        apart = state[means + place] - mean
-        square += state[squares + place] + apart * apart * (newer * (window - newer) / window)
+        apart = state[place + 1] - mean
+        square += state[place + 1 + window] + apart * apart * (newer * (window - newer) / window)
         return math.sqrt(square / window)
     older_mean = 0.0
     older_square = 0.0
@@ -46,6 +43,8 @@ def stdev(state: State, at: int, window: int, factor: float, price: float) -> fl
         state[k + window] = older_square
     state[at] = 0.0
     state[at + 1] = 1.0
+    state[at + 2] = 0.0
+    state[at + 3] = 0.0
     return math.sqrt(square / window)
 
 
@@ -80,14 +79,14 @@ def realised_volatility(state: State, at: int, window: int, factor: float, price
         return NAN
     step = math.log(price / before)
     squared = step * step
-    place = int(state[at])
-    running = state[at + 2] + squared
+    newer = state[at] + 1.0
     suffix = at + 4
-    total = running + state[suffix + place + 1]
-    state[suffix + place] = squared
-    place += 1
-    if place < window:
-        state[at] = place
+    place = suffix - 1 + int(newer)
+    running = state[at + 2] + squared
+    total = running + state[place + 1]
+    state[place] = squared
+    if newer < window:
+        state[at] = newer
         state[at + 2] = running
         return math.sqrt(total) if state[at + 1] != 0.0 else NAN
     older = 0.0

@@ -18,8 +18,8 @@ def rsi(state: State, at: int, window: int, factor: float, price: float) -> floa
     gain = change if change > 0.0 else 0.0
     loss = -change if change < 0.0 else 0.0
     if count > window:
-        gain = (state[at + 2] * (window - 1.0) + gain) / window
-        loss = (state[at + 3] * (window - 1.0) + loss) / window
+        gain = state[at + 2] + (gain - state[at + 2]) * factor
+        loss = state[at + 3] + (loss - state[at + 3]) * factor
     else:
         gain += state[at + 2]
         loss += state[at + 3]
@@ -41,16 +41,15 @@ def roc(state: State, at: int, window: int, factor: float, price: float) -> floa
 
     Warm-up: ready at value ``window`` + 1. State: place, ring full, ``window`` values. Source: TA-Lib ROC.
     """
-    place = int(state[at])
-    slot = at + 2 + place
-    before = state[slot]
-    state[slot] = price
+    newer = state[at] + 1.0
+    place = at + 1 + int(newer)
+    before = state[place]
+    state[place] = price
     full = state[at + 1]
-    place += 1
-    if place == window:
-        place = 0
+    if newer == window:
+        newer = 0.0
         state[at + 1] = 1.0
-    state[at] = place
+    state[at] = newer
     if full == 0.0:
         return NAN
     return (price / before - 1.0) * 100.0 if before != 0.0 else 0.0
@@ -80,21 +79,32 @@ def cci(state: State, at: int, window: int, factor: float, typical: float) -> fl
     Deviations are taken from the newest value first, so that a constant price gives an exact 0.
     Warm-up: ready at value ``window``. State: place, ring full, ``window`` values. Source: TA-Lib CCI; Lambert 1980.
     """
-    place = int(state[at])
+    newer = state[at] + 1.0
     first = at + 2
-    state[first + place] = typical
-    place += 1
-    if place == window:
-        place = 0
+    state[first - 1 + int(newer)] = typical
+    if newer == window:
+        newer = 0.0
         state[at + 1] = 1.0
-    state[at] = place
+    state[at] = newer
     if state[at + 1] == 0.0:
         return NAN
-    total = 0.0
-    for k in range(first, first + window):
-        total += state[k] - typical
-    mean = total / window
-    deviation = 0.0
-    for k in range(first, first + window):
-        deviation += abs(state[k] - typical - mean)
+    # Two sums at a time: one alone waits for its own last addition.
+    even = 0.0
+    odd = 0.0
+    middle = first + window // 2
+    last = first + window - 1
+    for k in range(first, middle):
+        even += state[k] - typical
+        odd += state[k + middle - first] - typical
+    if window % 2 == 1:
+        even += state[last] - typical
+    mean = (even + odd) / window
+    even = 0.0
+    odd = 0.0
+    for k in range(first, middle):
+        even += abs(state[k] - typical - mean)
+        odd += abs(state[k + middle - first] - typical - mean)
+    if window % 2 == 1:
+        even += abs(state[last] - typical - mean)
+    deviation = even + odd
     return -mean / (0.015 * (deviation / window)) if deviation != 0.0 else 0.0

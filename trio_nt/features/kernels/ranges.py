@@ -17,7 +17,7 @@ def atr(state: State, at: int, window: int, factor: float, high: float, low: flo
         return NAN
     reach = max(high - low, abs(high - before), abs(low - before))
     if count > window:
-        average = (state[at + 2] * (window - 1.0) + reach) / window
+        average = state[at + 2] + (reach - state[at + 2]) * factor
         state[at + 2] = average
         return average
     total = state[at + 2] + reach
@@ -30,7 +30,7 @@ def atr(state: State, at: int, window: int, factor: float, high: float, low: flo
     return average
 
 
-def _move_directions(state: State, at: int, window: int, high: float, low: float, close: float) -> float:
+def _move_directions(state: State, at: int, window: int, factor: float, high: float, low: float, close: float) -> float:
     """Take one bar into Wilder's smoothed +DM, -DM and true range; how many bars were seen before it.
 
     State from ``at``: count, previous high, low and close, +DM, -DM, true range.
@@ -53,9 +53,9 @@ def _move_directions(state: State, at: int, window: int, high: float, low: float
         state[at + 5] += minus
         state[at + 6] += reach
     else:
-        state[at + 4] += plus - state[at + 4] / window
-        state[at + 5] += minus - state[at + 5] / window
-        state[at + 6] += reach - state[at + 6] / window
+        state[at + 4] += plus - state[at + 4] * factor
+        state[at + 5] += minus - state[at + 5] * factor
+        state[at + 6] += reach - state[at + 6] * factor
     return count
 
 
@@ -64,7 +64,7 @@ def plus_di(state: State, at: int, window: int, factor: float, high: float, low:
 
     Warm-up: ready at bar ``window`` + 1. State: see ``_move_directions``. Source: TA-Lib PLUS_DI; Wilder 1978.
     """
-    count = _move_directions(state, at, window, high, low, close)
+    count = _move_directions(state, at, window, factor, high, low, close)
     if count < window:
         return NAN
     reach = state[at + 6]
@@ -76,7 +76,7 @@ def minus_di(state: State, at: int, window: int, factor: float, high: float, low
 
     Warm-up: ready at bar ``window`` + 1. State: see ``_move_directions``. Source: TA-Lib MINUS_DI; Wilder 1978.
     """
-    count = _move_directions(state, at, window, high, low, close)
+    count = _move_directions(state, at, window, factor, high, low, close)
     if count < window:
         return NAN
     reach = state[at + 6]
@@ -89,7 +89,7 @@ def adx(state: State, at: int, window: int, factor: float, high: float, low: flo
     A bar without range or direction leaves it as it is. Warm-up: ready at bar ``2 window`` (it starts as the mean
     of ``window`` first values). State: as ``plus_di``, and the average. Source: TA-Lib ADX; Wilder 1978.
     """
-    count = _move_directions(state, at, window, high, low, close)
+    count = _move_directions(state, at, window, factor, high, low, close)
     if count < window:
         return NAN
     average = state[at + 7]
@@ -101,7 +101,7 @@ def adx(state: State, at: int, window: int, factor: float, high: float, low: flo
     first = 2.0 * window - 1.0
     if count > first:
         if directed:
-            average = (average * (window - 1.0) + index) / window
+            average += (index - average) * factor
     else:
         average += index
         if count == first:
@@ -116,20 +116,19 @@ def rolling_max(state: State, at: int, window: int, factor: float, value: float)
     Warm-up: ready at value ``window``. State: place in block, block seen, block's maximum, ``window`` suffix maxima.
     Source: TA-Lib MAX; van Herk 1992, Gil and Werman 1993.
     """
-    place = int(state[at])
-    running = value
-    if place > 0 and state[at + 2] > running:
-        running = state[at + 2]
-    greatest = running
+    newer = state[at] + 1.0
     ring = at + 3
-    state[ring + place] = value
-    place += 1
-    if place < window:
-        state[at] = place
-        state[at + 2] = running
+    place = ring - 1 + int(newer)
+    greatest = value
+    if newer > 1.0 and state[at + 2] > value:
+        greatest = state[at + 2]
+    state[place] = value
+    if newer < window:
+        state[at] = newer
+        state[at + 2] = greatest
         if state[at + 1] == 0.0:
             return NAN
-        older = state[ring + place]
+        older = state[place + 1]
         return older if older > greatest else greatest
     for k in range(ring + window - 2, ring - 1, -1):
         if state[k + 1] > state[k]:
@@ -144,20 +143,19 @@ def rolling_min(state: State, at: int, window: int, factor: float, value: float)
 
     Warm-up: ready at value ``window``. State: as ``rolling_max``. Source: TA-Lib MIN; van Herk 1992.
     """
-    place = int(state[at])
-    running = value
-    if place > 0 and state[at + 2] < running:
-        running = state[at + 2]
-    least = running
+    newer = state[at] + 1.0
     ring = at + 3
-    state[ring + place] = value
-    place += 1
-    if place < window:
-        state[at] = place
-        state[at + 2] = running
+    place = ring - 1 + int(newer)
+    least = value
+    if newer > 1.0 and state[at + 2] < value:
+        least = state[at + 2]
+    state[place] = value
+    if newer < window:
+        state[at] = newer
+        state[at + 2] = least
         if state[at + 1] == 0.0:
             return NAN
-        older = state[ring + place]
+        older = state[place + 1]
         return older if older < least else least
     for k in range(ring + window - 2, ring - 1, -1):
         if state[k + 1] < state[k]:

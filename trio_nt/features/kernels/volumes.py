@@ -32,18 +32,18 @@ def vwap(state: State, at: int, window: int, factor: float, price: float, volume
     Warm-up: ready at row ``window``. State: place in block, block seen, two running sums, ``window`` + 1 suffix
     sums of each. Source: definition.
     """
-    place = int(state[at])
+    newer = state[at] + 1.0
     value = state[at + 2] + price * volume
     total = state[at + 3] + volume
     values = at + 4
     totals = values + window + 1
-    all_value = value + state[values + place + 1]
-    all_total = total + state[totals + place + 1]
-    state[values + place] = price * volume
-    state[totals + place] = volume
-    place += 1
-    if place < window:
-        state[at] = place
+    place = int(newer)
+    all_value = value + state[values + place]
+    all_total = total + state[totals + place]
+    state[values + place - 1] = price * volume
+    state[totals + place - 1] = volume
+    if newer < window:
+        state[at] = newer
         state[at + 2] = value
         state[at + 3] = total
         ready = state[at + 1] != 0.0
@@ -96,18 +96,18 @@ def mfi(state: State, at: int, window: int, factor: float, typical: float, volum
     flow = typical * volume
     up = flow if typical > before else 0.0
     down = flow if typical < before else 0.0
-    place = int(state[at])
+    newer = state[at] + 1.0
     rising = state[at + 4] + up
     falling = state[at + 5] + down
     ups = at + 6
     downs = ups + window + 1
-    all_up = rising + state[ups + place + 1]
-    all_down = falling + state[downs + place + 1]
-    state[ups + place] = up
-    state[downs + place] = down
-    place += 1
-    if place < window:
-        state[at] = place
+    place = int(newer)
+    all_up = rising + state[ups + place]
+    all_down = falling + state[downs + place]
+    state[ups + place - 1] = up
+    state[downs + place - 1] = down
+    if newer < window:
+        state[at] = newer
         state[at + 4] = rising
         state[at + 5] = falling
         if state[at + 1] == 0.0:

@@ -1,0 +1,74 @@
+"""Features as columns beside the market ring: computed once per row for all strategies.
+
+A column of features is as long as the ring, so a batch's rows have theirs at the same place, without a copy. The
+stage's loop computes what arrives; a strategy that is quicker has it computed on the spot, so that no strategy ever
+sees a row before its features.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import trio
+
+from scheduler import Batch, BroadcastReceiver
+from trio_nt.features.pipeline import FeaturePipeline
+from trio_nt.features.specs import FeatureSpec
+from trio_nt.model.market import Column, read_only
+
+
+class FeatureStage:
+    """The features of one ring.
+
+    Args:
+        pipeline: the pure core.
+        receiver: the stage's own reader of the ring.
+        capacity: of the ring.
+        t2: the ring's stamp column; written when a row's features stand.
+    """
+
+    def __init__(self, pipeline: FeaturePipeline, receiver: BroadcastReceiver, capacity: int, t2: Column) -> None:
+        self.pipeline = pipeline
+        self.done = 0
+        self._receiver = receiver
+        self._capacity = capacity
+        self._t2 = t2
+        self._columns: dict[FeatureSpec, Column] = {}
+
+    def require(self, specs: Iterable[FeatureSpec]) -> None:
+        """Compute these features, too, from the next row on. Raises as ``FeaturePipeline.require``."""
+        wanted = list(specs)
+        self.pipeline.require(wanted)
+        for spec in wanted:
+            if spec not in self._columns:
+                self._columns[spec] = np.full(self._capacity, np.nan)
+
+    def of(self, specs: Mapping[str, FeatureSpec], batch: Batch) -> dict[str, Column]:
+        """One strategy's features of a batch's rows, by name: read-only views, computed now if they were not yet."""
+        end = batch.sequence + len(batch)
+        if self.done < end:
+            self.advance(end)
+        start, stop = batch.slot, batch.slot + len(batch)
+        return {name: read_only(self._columns[spec][start:stop]) for name, spec in specs.items()}
+
+    def advance(self, end: int) -> None:
+        """Compute up to the row with this sequence number in the ring."""
+        while self.done < end:
+            self._compute(self._receiver.receive_nowait())
+
+    async def run(self) -> None:
+        """Compute what arrives until the ring ends."""
+        while True:
+            try:
+                batch = await self._receiver.receive()
+            except trio.EndOfChannel:
+                return
+            self._compute(batch)
+
+    def _compute(self, batch: Batch) -> None:
+        start, stop = batch.slot, batch.slot + len(batch)
+        if self._columns:
+            out = {spec: column[start:stop] for spec, column in self._columns.items()}
+            self.pipeline.compute(batch.columns, out)
+        self._t2[start:stop] = time.perf_counter_ns()
+        self.done = batch.sequence + len(batch)
