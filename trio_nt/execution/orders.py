@@ -331,4 +331,4 @@ def _event(kind: UpdateKind, order: Order, reason: str, now_ns: int) -> OrderEve
     if kind is UpdateKind.REPLACED:
         return Replaced(strategy_id, order_id, instrument, now_ns)
     assert kind in (UpdateKind.CANCEL_REJECTED, UpdateKind.REPLACE_REJECTED)
-    return CancelRejected(strategy_id, order_id, instrument, now_ns, reason)
+    return CancelRejected(strategy_id, order_id, instrument, now_ns, reason, kind is UpdateKind.REPLACE_REJECTED)

@@ -71,13 +71,14 @@ class Cancelled:
 
 @attrs.frozen
 class CancelRejected:
-    """A cancel or replace came too late or was not allowed; the order lives on as it was."""
+    """A cancel (or a replace) came too late or was not allowed; the order lives on as it was."""
 
     strategy_id: str
     client_order_id: str
     instrument: str
     ts_ns: int
     reason: str
+    is_replace: bool = False
 
 
 @attrs.frozen

@@ -18,7 +18,7 @@ from typing import TypeAlias
 from trio_nt.model.actions import Action, Cancel, Replace, Signal
 from trio_nt.model.calendar import ALWAYS_OPEN, Calendar
 from trio_nt.model.decisions import Approved, ApprovedCancel, ApprovedOrder, ApprovedReplace, Decision
-from trio_nt.model.events import Filled, OrderEvent, Refused
+from trio_nt.model.events import CancelRejected, Filled, OrderEvent, Refused, Replaced
 from trio_nt.model.instruments import InstrumentKind, Instruments, Side
 from trio_nt.model.money import EXACT, ZERO
 from trio_nt.model.orders import Order, OrderState
@@ -83,7 +83,7 @@ class RiskEngine:
         self._orders: dict[str, tuple[Order, int]] = {}  # working orders by client order id
         self._working: dict[tuple[str, int], dict[str, Order]] = {}  # the same by strategy and instrument
         self._cancelling: set[str] = set()
-        self._replacing: dict[str, Decimal] = {}  # the remaining quantity that the replace asks for
+        self._replacing: dict[str, Decimal] = {}  # the total quantity that the replace asks for
         self._own_orders = OwnOrders() if limits.self_trade is not SelfTrade.ALLOW else None
         self._day: date | None = None
         self._day_minute = -1
@@ -118,7 +118,7 @@ class RiskEngine:
             if known and order.state is not OrderState.ABANDONED:
                 self._release(order, index)
         elif known:
-            self._settle(order, index)
+            self._settle(event, order, index)
 
     def adopt(self, order: Order) -> None:
         """Take in a working order that did not come from ``evaluate``: found at the broker or in the journal."""
@@ -299,7 +299,7 @@ class RiskEngine:
         self._check(replace, candidate, levels)
         if self._against_own_orders(candidate, order.side, ignore=order_id):
             raise _Refusal(Reason.SELF_TRADE, f"{limit} could trade against an own working order")
-        self._replacing[order_id] = remaining
+        self._replacing[order_id] = total
         self.exposure.reserve(order, index, max(remaining, reserved))
         if self._own_orders is not None and limit is not None and limit != order.limit_price:
             self._own_orders.add_price(order, index, limit)
@@ -412,20 +412,19 @@ class RiskEngine:
         if self._own_orders is not None:
             self._own_orders.discard(order, index)
 
-    def _settle(self, order: Order, index: int) -> None:
+    def _settle(self, event: OrderEvent, order: Order, index: int) -> None:
         """Reserve what a working order may still do, now that something happened to it."""
-        remaining = order.remaining_quantity
         order_id = order.client_order_id
-        if order_id in self._replacing:
-            if order.state in _REPLACEABLE:
-                del self._replacing[order_id]
-                if self._own_orders is not None:
-                    self._own_orders.settle(order, index)
-            else:
-                remaining = max(remaining, self._replacing[order_id])
-        if order_id in self._cancelling and order.state in _REPLACEABLE:
+        if type(event) is CancelRejected and not event.is_replace:
             self._cancelling.discard(order_id)
-        self.exposure.reserve(order, index, max(remaining, ZERO))
+        elif order_id in self._replacing and type(event) in (Replaced, CancelRejected):
+            del self._replacing[order_id]
+            if self._own_orders is not None:
+                self._own_orders.settle(order, index)
+        total = order.quantity
+        if order_id in self._replacing:
+            total = max(total, self._replacing[order_id])
+        self.exposure.reserve(order, index, max(_subtract(total, order.filled_quantity), ZERO))
 
     def _book_fill(
         self, order: Order, index: int, quantity: Decimal, price: Decimal, fee: Decimal, fee_currency: str
