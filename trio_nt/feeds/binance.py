@@ -261,11 +261,11 @@ class Capture:
     def instrument_id(self, symbol: str) -> str:
         return f"{symbol}.{self._market_of(symbol).value}"
 
-    def infer(self, symbol: str, columns: Columns) -> tuple[Instrument, str]:
+    def infer(self, symbol: str, parts: Sequence[Columns]) -> tuple[Instrument, str]:
         market = self._market_of(symbol)
         kind = InstrumentKind[market.name]
         base, quote = _currencies(symbol, market)
-        prices, sizes = prices_and_sizes(columns)
+        prices, sizes = prices_and_sizes(parts)
         maker, taker = DEFAULT_FEES[kind]
         instrument = Instrument(
             id=self.instrument_id(symbol),

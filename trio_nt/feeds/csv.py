@@ -76,8 +76,8 @@ class CsvFile:
     def instrument_id(self, symbol: str) -> str:
         return symbol
 
-    def infer(self, symbol: str, columns: Columns) -> tuple[Instrument, str]:
-        return plain_instrument(symbol, columns)
+    def infer(self, symbol: str, parts: Sequence[Columns]) -> tuple[Instrument, str]:
+        return plain_instrument(symbol, parts)
 
     def pieces(self) -> Iterator[Columns]:
         interval: int | None = None

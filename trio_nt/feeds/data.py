@@ -80,8 +80,9 @@ class MarketData:
     def _inferred(self) -> tuple[Instruments, list[str]]:
         inference = Inference()
         for reading in self._readings:
-            for symbol, columns in reading.first_rows():
-                inference.add(*reading.source.infer(symbol, columns), rows=len(columns["kind"]))
+            for symbol, parts in reading.first_rows():
+                instrument, taken_for = reading.source.infer(symbol, parts)
+                inference.add(instrument, taken_for, rows=sum(len(part["kind"]) for part in parts))
         return Instruments(inference), inference.assumptions
 
     @property
@@ -160,7 +161,7 @@ class _Reading:
             yield self._ahead.popleft()
         yield from self._rest
 
-    def first_rows(self) -> Iterator[tuple[str, Columns]]:
+    def first_rows(self) -> Iterator[tuple[str, list[Columns]]]:
         """Each symbol that was seen with up to INFERENCE_ROWS of its first rows."""
         for symbol, index in self.source.symbols.items():
             parts: list[Columns] = []
@@ -172,7 +173,7 @@ class _Reading:
                     missing -= len(rows)
                 if not missing:
                     break
-            yield symbol, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            yield symbol, parts
 
 
 def open_market_data(

@@ -1,7 +1,7 @@
 """Instruments: described in TOML, or inferred from data. What is assumed is said, fees are never silently zero."""
 
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,6 +26,7 @@ DEFAULT_FEES: dict[InstrumentKind, tuple[Decimal, Decimal]] = {
 }
 INFERENCE_ROWS = 8_192
 MAX_DECIMALS = 9
+_BAR_PRICES = ("open", "high", "low", "close")
 
 
 def decimals(values: Column, *, at_most: int = MAX_DECIMALS) -> int:
@@ -43,13 +44,16 @@ def step(values: Iterable[Column]) -> Decimal:
     return Decimal(1).scaleb(-max((decimals(column) for column in values), default=0))
 
 
-def prices_and_sizes(columns: Columns) -> tuple[list[Column], list[Column]]:
-    """The price and the size columns of a piece, good rows only."""
-    good = columns["flags"] == 0
-    bars = "open" in columns
-    prices = ("open", "high", "low", "close") if bars else ("bid", "ask", "price")
-    sizes = ("volume",) if bars else ("bid_size", "ask_size", "size")
-    return [columns[name][good] for name in prices], [columns[name][good] for name in sizes]
+def prices_and_sizes(parts: Sequence[Columns]) -> tuple[list[Column], list[Column]]:
+    """The price and the size columns of an instrument's rows, good rows only."""
+    prices: list[Column] = []
+    sizes: list[Column] = []
+    for columns in parts:
+        good = columns["flags"] == 0
+        bars = "open" in columns
+        prices += [columns[name][good] for name in (_BAR_PRICES if bars else ("bid", "ask", "price"))]
+        sizes += [columns[name][good] for name in (("volume",) if bars else ("bid_size", "ask_size", "size"))]
+    return prices, sizes
 
 
 def as_fees(fees: Fees) -> tuple[Decimal, Decimal]:

@@ -33,9 +33,9 @@ _NAME = "in memory"
 _KIND_NAMES = {QUOTE: "quote", TRADE: "trade", BAR: "bar"}
 
 
-def plain_instrument(symbol: str, columns: Columns) -> tuple[Instrument, str]:
+def plain_instrument(symbol: str, parts: Sequence[Columns]) -> tuple[Instrument, str]:
     """What is assumed of a symbol that nothing but its rows describes: a share traded in dollars."""
-    prices, sizes = prices_and_sizes(columns)
+    prices, sizes = prices_and_sizes(parts)
     maker, taker = DEFAULT_FEES[InstrumentKind.EQUITY]
     instrument = Instrument(
         id=symbol,
@@ -78,8 +78,8 @@ class ColumnSource:
     def instrument_id(self, symbol: str) -> str:
         return symbol
 
-    def infer(self, symbol: str, columns: Columns) -> tuple[Instrument, str]:
-        return plain_instrument(symbol, columns)
+    def infer(self, symbol: str, parts: Sequence[Columns]) -> tuple[Instrument, str]:
+        return plain_instrument(symbol, parts)
 
 
 class EventSource(ColumnSource):
