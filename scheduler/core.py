@@ -100,8 +100,8 @@ class Scheduler:
         self.token = trio.lowlevel.current_trio_token()
         self._gate = gate
         self._nursery = nursery
-        self._gate_children = options.gate_children
-        self._closed = False
+        self.gate_children = options.gate_children
+        self.closed = False
         self._failed: dict[TaskHandle[Any], None] = {}
         lanes = options.gate.lanes
         self._submissions = {lane: _Submissions(lanes[lane]) for lane in TaskPriority}
@@ -226,16 +226,16 @@ class Scheduler:
     # -- opening and closing
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self.closed:
             raise trio.ClosedResourceError("the scheduler's block is closed")
 
     def _new_job(self, priority: TaskPriority, async_fn: object) -> Job:
         checked_async_fn(async_fn)
         if type(priority) is not TaskPriority:
             priority = checked_priority(priority)
-        if self._closed:
+        if self.closed:
             self._check_open()
-        return Job(self._gate, self, priority, self._gate_children)
+        return Job(self._gate, self, priority)
 
     def _start_queued(self, lane: _Submissions) -> None:
         """Called by a submitted task that ends: start what waits in its lane, or drop it on cancellation."""
@@ -259,7 +259,7 @@ class Scheduler:
             return alone and not trio.lowlevel.current_statistics().tasks_runnable
 
         self._collector = Collector(is_idle)
-        job = Job(gate, self, TaskPriority.BACKGROUND, gate_children=False)
+        job = Job(gate, self, TaskPriority.BACKGROUND)
         trio.lowlevel.spawn_system_task(_enter, job, self._collector.run, (), name="scheduler.freeze_gc")
 
     def _close(self) -> list[Exception]:
@@ -267,7 +267,7 @@ class Scheduler:
 
         Descendants that live on in foreign nurseries go on as plain Trio tasks.
         """
-        self._closed = True
+        self.closed = True
         for lane in self._submissions.values():
             while lane.waiting():
                 lane.receive.receive_nowait().drop()

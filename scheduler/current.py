@@ -36,9 +36,9 @@ def should_yield() -> bool:
     cell = _current_cell()
     if cell is None:
         return True
-    if cell.unconstrained:
-        return False
     gate = cell.gate
+    if gate.unconstrained and cell in gate.unconstrained:
+        return False
     if not cell.lane.index:
         return perf_counter() - gate.step_started >= gate.quantum_s
     return bool(gate.ready.mask & cell.lane.above) or perf_counter() >= gate.tick_ends
@@ -65,11 +65,11 @@ def unconstrained() -> Iterator[None]:
     The bound for CRITICAL grows by the length of that stretch. Real waits still wait.
     """
     cell = _current_cell()
-    if cell is None:
+    if cell is None or cell in cell.gate.unconstrained:
         yield
         return
-    before, cell.unconstrained = cell.unconstrained, True
+    cell.gate.unconstrained.add(cell)
     try:
         yield
     finally:
-        cell.unconstrained = before
+        cell.gate.unconstrained.discard(cell)

@@ -90,12 +90,14 @@ class Cell(Entry):
     what they would show without the gate.
     """
 
-    __slots__ = ("__weakref__", "close", "coro", "error", "gate", "job", "outcome", "parked", "released_at", "send",
-                 "task", "throw", "unconstrained", "woken_at")  # fmt: skip
+    __slots__ = ("__weakref__", "coro", "error", "gate", "job", "outcome", "parked", "released_at", "send", "task",
+                 "woken_at")  # fmt: skip
     lane: LaneRecord
 
     def __init__(self, task: Task, gate: Gate, job: Job) -> None:
-        super().__init__(gate.lanes[job.lane])
+        self.lane = gate.lanes[job.lane]  # not through Entry: every spawn pays for this
+        self.state = IDLE
+        self.sequence = 0
         self.task = task
         self.gate = gate
         self.job = job
@@ -103,13 +105,14 @@ class Cell(Entry):
         self.parked = False  # Trio waits for the gate to reschedule the task
         self.released_at = -1  # the tick of that
         self.outcome: outcome.Outcome[object] | None = None  # what `wake` handed over
-        self.error: BaseException | None = None  # what Trio threw in
         self.woken_at = 0.0
-        self.unconstrained = False  # see `current.unconstrained`
-        steps = _drive(self, self.coro, gate)
-        self.send = steps.send
-        self.throw = steps.throw
-        self.close = steps.close
+        self.send = _drive(self, self.coro, gate).send
+
+    def throw(self, *error: Any) -> Any:
+        return self.send.__self__.throw(*error)
+
+    def close(self) -> None:
+        self.send.__self__.close()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.coro, name)  # cr_frame, cr_await, cr_running, __qualname__, …
@@ -118,8 +121,8 @@ class Cell(Entry):
         raise RuntimeError("this coroutine belongs to a task of the scheduler and cannot be awaited")
 
     def take_error(self) -> BaseException:
-        error, self.error = self.error, None
-        assert error is not None
+        error: BaseException = self.error
+        del self.error
         return error
 
 
@@ -132,89 +135,99 @@ def _drive(cell: Cell, coro: Any, gate: Gate) -> Generator[Any, Any, Any]:
     Three stages in a loop: arrive, step, leave the step. The first has a loop of its own, because a task may be sent
     back many times; ``value`` is held meanwhile.
     """
-    ready = gate.ready
+    ready, critical, slow_step_s, clock = gate.ready, gate.lanes[0], gate.slow_step_s, perf_counter
     send = coro.send
     value: Any = None
+    thrown = False
     started = 0.0
     try:
         while True:
             # Arrive. IDLE means that Trio did not schedule this step as far as we know: a foreign runner drives the
             # coroutine (see `temporarily_detach_coroutine_object`), or the gate is open.
-            if cell.state == READY and cell.lane.index:
-                ready.again(cell)  # lost its place in CRITICAL while Trio had it scheduled
-            while True:
-                state = cell.state
-                if state == GRANTED:
-                    started = perf_counter()
-                    if not ready.mask & cell.above and (started < gate.tick_ends or not gate.lower_ran):
-                        ready.outstanding -= 1
-                        cell.state = READY
-                        gate.lower_ran = True
+            lane = cell.lane
+            if lane is critical:
+                started = clock()
+            else:
+                if cell.state == READY:
+                    ready.again(cell)  # lost its place in CRITICAL while Trio had it scheduled
+                while True:
+                    state = cell.state
+                    if state == GRANTED:
+                        started = clock()
+                        if not ready.mask & cell.above and (started < gate.tick_ends or not gate.lower_ran):
+                            ready.outstanding -= 1
+                            cell.state = READY
+                            gate.lower_ran = True
+                            break
+                        ready.send_back(cell)
+                        cell.lane.forced_yields += 1
+                        if not ready.outstanding:
+                            gate.release()
+                    elif state == QUEUED:
+                        if not ready.outstanding:
+                            gate.release()
+                            if cell.state != QUEUED:
+                                continue
+                    else:
+                        started = clock()
                         break
-                    ready.send_back(cell)
-                    cell.lane.forced_yields += 1
-                    if not ready.outstanding:
-                        gate.release()
-                elif state == QUEUED:
-                    if not ready.outstanding:
-                        gate.release()
-                        if cell.state != QUEUED:
-                            continue
-                else:
-                    started = perf_counter()
-                    break
-                if cell.state == QUEUED:
-                    cell.parked = True
-                    yield PARK
-                else:  # chosen again at once: through Trio's queue into the next tick
-                    cell.released_at = gate.tick
-                    yield CHECKPOINT
-                if cell.released_at == gate.tick:
-                    gate.fail_open()
+                    if cell.state == QUEUED:
+                        cell.parked = True
+                        yield PARK
+                    else:  # chosen again at once: through Trio's queue into the next tick
+                        cell.released_at = gate.tick
+                        yield CHECKPOINT
+                    if cell.released_at == gate.tick:
+                        gate.fail_open()
+                lane = cell.lane
 
             # Step.
-            lane = cell.lane
             if cell.woken_at:
                 lane.wake_to_run.add(started - cell.woken_at)
                 cell.woken_at = 0.0
             gate.step_started = started
             gate.current = cell
-            message = send(value) if cell.error is None else coro.throw(cell.take_error())
-            spent = perf_counter() - started
+            if thrown:
+                thrown = False
+                message = coro.throw(cell.take_error())
+            else:
+                message = send(value)
+            spent = clock() - started
             gate.current = None
             lane.busy_s += spent
             lane.steps += 1
-            if spent > gate.slow_step_s:
-                gate.count_slow_step(cell, lane, spent)
+            if spent > slow_step_s:
+                gate.count_slow_step(lane, spent)
             if not lane.steps & 15:
                 lane.step_time.add(spent)
 
             # Leave the step.
-            if cell.state != IDLE:
-                if message is not CHECKPOINT:
+            if message is not CHECKPOINT:
+                if cell.state != IDLE:
                     ready.rest(cell)
-                elif cell.lane.index:
-                    # Still runnable: straight to the lane's queue, past Trio's.
-                    ready.again(cell)
-                    if not ready.outstanding:
-                        gate.release()
-                    if cell.state == QUEUED:
-                        cell.parked = True
-                        value = yield PARK
-                    else:
-                        cell.released_at = gate.tick
-                        value = yield CHECKPOINT
-                    if cell.released_at == gate.tick:
-                        gate.fail_open()
-                    continue
+            elif cell.lane is not critical and cell.state != IDLE:
+                # Still runnable: straight to the lane's queue, past Trio's.
+                ready.again(cell)
+                if not ready.outstanding:
+                    gate.release()
+                if cell.state == QUEUED:
+                    cell.parked = True
+                    value = yield PARK
+                else:
+                    cell.released_at = gate.tick
+                    value = yield CHECKPOINT
+                if cell.released_at == gate.tick:
+                    gate.fail_open()
+                continue
             if ready.queued and not ready.outstanding:
                 gate.release()
             try:
                 value = yield message
             except GeneratorExit:
                 raise
-            except BaseException as error:  # noqa: BLE001 - Trio throws into a task that yielded something foreign to it
+            except BaseException as error:  # noqa: BLE001 - Trio throws into a task that yielded something foreign
                 cell.error = error
+                thrown = True
     except StopIteration as stop:
         return stop.value
     except GeneratorExit:
@@ -233,7 +246,7 @@ class Gate:
         self.quantum_s = settings.quantum_s
         self.lanes = [LaneRecord(lane, settings.lanes[lane], settings.policy) for lane in TaskPriority]
         self.outside = LaneRecord(0, settings.lanes[TaskPriority.CRITICAL], settings.policy)  # of those who left
-        self.ready = ReadyLanes(self.lanes, settings.policy, settings.critical_quota)
+        self.ready: ReadyLanes[Cell] = ReadyLanes(self.lanes, settings.policy, settings.critical_quota)
         self.schedulers = 0
         self.open = False
         self.instrument_lost = 0
@@ -242,6 +255,7 @@ class Gate:
         self.lower_ran = False  # in this tick
         self.current: Cell | None = None  # whose step is running
         self.step_started = 0.0
+        self.unconstrained: set[Cell] = set()  # see `current.unconstrained`
         self.stall_after_s = stall_after_s
         self.slow_step_s = min(stall_after_s, self.quantum_s)
         self.watchdog: Watchdog | None = None
@@ -257,7 +271,7 @@ class Gate:
             job.expected = False
         else:
             nursery = task.parent_nursery
-            if not job.gate_children or nursery is None or nursery.parent_task is self._root:
+            if not job.owner.gate_children or nursery is None or nursery.parent_task is self._root:
                 return
         cell = Cell(task, self, job)
         task.coro = cast(Any, cell)
@@ -285,10 +299,10 @@ class Gate:
             lane.busy_s += spent
             lane.steps += 1
             if spent > self.slow_step_s:
-                self.count_slow_step(cell, lane, spent)
+                self.count_slow_step(lane, spent)
         if CELLS.pop(cell.task, None) is not None:
             cell.job.members.discard(cell)
-            lane.tasks -= 1
+            cell.lane.tasks -= 1
             self.ready.forget(cell)
         if self.ready.queued and not self.ready.outstanding:
             self.release()
@@ -297,7 +311,6 @@ class Gate:
         """Let a living task go on as a plain Trio task."""
         del CELLS[cell.task]
         cell.job.members.discard(cell)
-        cell.job.left = True
         self.ready.forget(cell)
         cell.lane.tasks -= 1
         cell.lane = self.outside
@@ -315,10 +328,16 @@ class Gate:
 
     def release(self) -> None:
         """Grant the next batch; tell Trio of those that it does not have in its run queue already."""
-        for entry in self.ready.choose(self.quantum_s):
-            cell = cast(Cell, entry)
+        tick = self.tick
+        for cell in self.ready.choose(self.quantum_s):
             if cell.parked:
-                self._unpark(cell)
+                cell.parked = False
+                cell.released_at = tick
+                if cell.outcome is None:
+                    reschedule(cell.task, _NOTHING)
+                else:
+                    handed, cell.outcome = cell.outcome, None
+                    reschedule(cell.task, handed)
 
     def release_from_outside(self) -> None:
         """The same, for callers that may run between steps, when no step's end will do it."""
@@ -357,7 +376,7 @@ class Gate:
 
     # -- accounts
 
-    def count_slow_step(self, cell: Cell, lane: LaneRecord, spent_s: float) -> None:
+    def count_slow_step(self, lane: LaneRecord, spent_s: float) -> None:
         if spent_s > self.quantum_s:
             lane.overruns += 1
         if spent_s > self.stall_after_s:
@@ -384,7 +403,7 @@ def _make_instrument(gate: Gate) -> trio.abc.Instrument:
 
     def task_spawned(task: Task) -> None:
         job = task.context.get(JOB)
-        if job is not None and job.gate is gate and not gate.open and not job.left:
+        if job is not None and job.gate is gate and not gate.open and not job.owner.closed:
             gate.adopt(task, job)
 
     def after_io_wait(_timeout: float) -> None:

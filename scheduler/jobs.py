@@ -5,7 +5,7 @@ it its lane; what is lent is passed on to whatever that job awaits in turn. A lo
 """
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from scheduler.lanes import TaskPriority
 
@@ -13,33 +13,27 @@ if TYPE_CHECKING:
     from scheduler.gate import Cell, Gate
 
 
+class Owner(Protocol):
+    """The scheduler that a job belongs to."""
+
+    closed: bool
+    gate_children: bool
+
+
 class Job:
     """One priority, shared by a task and its descendants."""
 
-    __slots__ = (
-        "awaits",
-        "expected",
-        "gate",
-        "gate_children",
-        "lane",
-        "left",
-        "lenders",
-        "members",
-        "owner",
-        "priority",
-    )
+    __slots__ = ("awaits", "expected", "gate", "lane", "lenders", "members", "owner", "priority")
 
-    def __init__(self, gate: "Gate", owner: object, priority: TaskPriority, gate_children: bool) -> None:
+    def __init__(self, gate: "Gate", owner: Owner, priority: TaskPriority) -> None:
         self.gate = gate
         self.owner = owner
         self.priority = priority
         self.lane: int = priority
-        self.gate_children = gate_children
         self.expected = False  # the job's own first task is about to be spawned
-        self.left = False  # its scheduler closed: whoever lives on is a plain Trio task
         self.members: set[Cell] = set()
-        self.lenders: list[Job] = []
-        self.awaits: list[Job] = []
+        self.lenders: tuple[Job, ...] = ()
+        self.awaits: tuple[Job, ...] = ()
 
     def set_priority(self, priority: TaskPriority) -> None:
         self.priority = priority
@@ -47,13 +41,13 @@ class Job:
 
     def lend_to(self, other: "Job") -> None:
         """This job awaits ``other``: until ``take_back`` the other runs at least as urgently."""
-        self.awaits.append(other)
-        other.lenders.append(self)
+        self.awaits += (other,)
+        other.lenders += (self,)
         other.refresh()
 
     def take_back(self, other: "Job") -> None:
-        self.awaits.remove(other)
-        other.lenders.remove(self)
+        self.awaits = _without(self.awaits, other)
+        other.lenders = _without(other.lenders, self)
         other.refresh()
 
     def refresh(self) -> None:
@@ -67,6 +61,12 @@ class Job:
             self.gate.move(cell, lane)
         for other in self.awaits:
             other.refresh()
+
+
+def _without(jobs: tuple[Job, ...], job: Job) -> tuple[Job, ...]:
+    """``jobs`` less one mention of ``job``: two members of a job may await the same task."""
+    index = jobs.index(job)
+    return jobs[:index] + jobs[index + 1 :]
 
 
 def _waking_order(cell: "Cell") -> int:
