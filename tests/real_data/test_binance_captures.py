@@ -93,7 +93,6 @@ def test_a_capture_cut_off_is_an_error_that_names_it(captures: Path, tmp_path: P
 @pytest.mark.slow
 def test_a_damaged_line_in_the_middle_is_counted_and_the_rest_is_used(captures: Path, tmp_path: Path) -> None:
     lines = gzip.decompress(path_of(captures, FILES[3]).read_bytes()).split(b"\n")
-    assert b"@bookTicker" in lines[9_999]
     lines[9_999] = lines[9_999][:-5]
     path = tmp_path / "damaged.jsonl"
     path.write_bytes(b"\n".join(lines))
