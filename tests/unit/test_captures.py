@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from trio_nt.errors import InputError
+from trio_nt.feeds import files
 from trio_nt.feeds.data import MarketData, open_market_data
 from trio_nt.model.instruments import InstrumentKind
 from trio_nt.model.market import CROSSED, NEGATIVE, NOT_FINITE
@@ -68,7 +69,11 @@ def test_the_exchange_s_time_is_the_transaction_s_else_the_event_s_else_absent(t
     assert data.statistics.files[0].ts_event_absent == 1
 
 
-def test_two_times_are_counted_and_receipt_is_lifted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read_bytes", [1 << 18, 100])
+def test_two_times_are_counted_and_receipt_is_lifted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_bytes: int
+) -> None:
+    monkeypatch.setattr(files, "READ_BYTES", read_bytes)
     ahead = T0 // 1_000_000 + 10
     data = opened(tmp_path, [quote(5, T=9), quote(3, T=8), quote(4), quote(6, T=ahead), quote(7, T=ahead)])
     assert [row[0] - T0 for row in rows_of(data, "ts_init")] == [5, 5, 5, 6, 7]

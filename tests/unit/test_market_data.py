@@ -43,6 +43,7 @@ def test_events_come_back_as_they_were_and_again() -> None:
     assert events(data) == EVENTS
     assert data.statistics.messages == {"quote": 2, "trade": 1, "bar": 1}
     assert data.instruments.ids == ["ABC", "X"]
+    assert data.instruments["ABC"].tick_size == Decimal("0.01"), "no coarser, whatever its few prices show"
 
 
 def test_blocks_have_their_layout_s_columns_and_types() -> None:

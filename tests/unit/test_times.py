@@ -39,9 +39,10 @@ def test_a_stated_unit_takes_any_moment_and_assumes_nothing() -> None:
     assert reader.assumption == ""
 
 
-def test_later_numbers_must_fit_the_unit_of_the_first() -> None:
+@pytest.mark.parametrize("later", [AT * 1000, 5_000_000_000])
+def test_later_numbers_must_fit_the_unit_of_the_first(later: int) -> None:
     with pytest.raises(TimeError, match="cannot be in seconds") as caught:
-        read(str(AT), str(AT * 1000))
+        read(str(AT), str(later))
     assert caught.value.index == 1
 
 

@@ -100,6 +100,9 @@ def _session(day: date) -> tuple[int, int] | None:
 @lru_cache(maxsize=64)
 def _holidays(year: int) -> frozenset[date]:
     days = {
+        # On a Saturday this is December 31, a day of the year before, and that year's list does not have it: the
+        # exchange opens, to end the books of the old year.
+        _observed(date(year, 1, 1)),
         _nth(year, 1, _MONDAY, 3),  # Martin Luther King Jr. Day
         _nth(year, 2, _MONDAY, 3),  # Washington's Birthday
         _easter(year) - 2 * _DAY,  # Good Friday
@@ -109,9 +112,6 @@ def _holidays(year: int) -> frozenset[date]:
         _nth(year, 11, _THURSDAY, 4),  # Thanksgiving
         _observed(date(year, 12, 25)),
     }
-    # A New Year's Day on a Saturday is not moved: the Friday before ends the books of the old year.
-    if date(year, 1, 1).weekday() != _SATURDAY:
-        days.add(_observed(date(year, 1, 1)))
     if year >= 2022:
         days.add(_observed(date(year, 6, 19)))
     return frozenset(days)
