@@ -14,7 +14,7 @@ import msgspec
 
 from trio_nt import alpaca
 from trio_nt.alpaca import OrderBody, ReplaceBody, amount, format_time, parse_time
-from trio_nt.errors import OrderRejected
+from trio_nt.errors import DuplicateOrder
 from trio_nt.exchange.book import VenueOrder
 from trio_nt.exchange.reports import account_message, activity, asset_message, clock_message
 from trio_nt.exchange.venue import Venue
@@ -155,7 +155,7 @@ class Api:
         wanted = _order_request(_body(request, OrderBody), venue)
         try:
             updates = venue.exchange.submit(wanted, venue.now_ns())
-        except OrderRejected as error:
+        except DuplicateOrder as error:
             raise _unprocessable(str(error), alpaca.BAD_PARAMETER) from error
         if updates[-1].kind is UpdateKind.REJECTED:
             reason = updates[-1].reason

@@ -32,7 +32,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from trio_nt.errors import OrderRejected
+from trio_nt.errors import DuplicateOrder
 from trio_nt.exchange.book import (
     DUPLICATE_ID,
     NOT_FOUND,
@@ -168,10 +168,10 @@ class Exchange:
         working orders.
 
         Raises:
-            OrderRejected: the client order id was used before. Its order stays as it is.
+            DuplicateOrder: the client order id was used before. Its order stays as it is.
         """
         if request.client_order_id in self._orders:
-            raise OrderRejected(DUPLICATE_ID)
+            raise DuplicateOrder(DUPLICATE_ID)
         updates: list[BrokerUpdate] = []
         problem = self._problem(request)
         if problem is not None:
