@@ -38,12 +38,14 @@ class GatewaySettings:
 
     Attributes:
         in_flight, cancels_in_flight: how many requests may wait for an answer at the same time.
+        waiting: how many journalled requests may wait for their turn before the mailbox is left to fill.
         stream_grace_s: how long an approved order waits for the update stream to come back before it is given up.
         reconnect_s, reconnect_max_s: the first and the greatest pause before connecting again.
     """
 
     in_flight: int = 20
     cancels_in_flight: int = 10
+    waiting: int = 1_000
     stream_grace_s: float = 1.0
     reconnect_s: float = 0.05
     reconnect_max_s: float = 5.0
@@ -77,7 +79,10 @@ class TellsSending(Protocol):
 
 @attrs.frozen
 class GatewayStatistics:
-    """``unknown`` counts requests without an answer, ``abandoned`` orders never confirmed nor denied."""
+    """``unknown`` counts requests without an answer, ``abandoned`` orders never confirmed nor denied.
+
+    ``in_flight`` counts requests without an answer yet, ``held`` those that wait for a place or for others to end.
+    """
 
     submitted: int
     acknowledged: int
@@ -131,9 +136,10 @@ class Gateway:
         self._on_halt = on_halt
         self._sequence = OrderSequence(table.get)
         self._lookup = Lookup(broker, table, self.hear, now_ns, self._settings.lookup)
-        self._places = trio.CapacityLimiter(self._settings.in_flight)
-        self._cancel_places = trio.CapacityLimiter(self._settings.cancels_in_flight)
-        self._busy: dict[str, trio.Event] = {}  # orders about which a request is under way
+        self._orders = _Queue(self._settings.in_flight)  # and replaces
+        self._cancels = _Queue(self._settings.cancels_in_flight)
+        self._room = trio.Event()
+        self._last_request: dict[str, trio.Event] = {}  # about each order: set when it has ended
         self._stamped: dict[str, Outgoing] = {}  # from sending to the last fill
         self._connected = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -212,8 +218,8 @@ class Gateway:
             self._rejected,
             self._unknown,
             self._lookup.abandoned,
-            len(self._busy),
-            len(self._sequence),
+            self._orders.in_flight + self._cancels.in_flight,
+            len(self._orders) + len(self._cancels) + len(self._sequence),
             self._reconnects,
             self._connected.is_set(),
         )
@@ -243,7 +249,7 @@ class Gateway:
         if isinstance(decision, ApprovedCancel):
             order = decision.order
             held = self._sequence.give_up(order.client_order_id)
-            if held is not None:  # it has not left: withdrawing it needs no broker
+            if held is not None or self._orders.withdraw(order):  # it has not left: the broker need not be asked
                 self._stamped.pop(order.client_order_id, None)
                 self._conclude(order, UpdateKind.CANCELLED, "cancelled before it was sent")
                 return False
@@ -287,30 +293,40 @@ class Gateway:
     # ── requests ──
 
     async def _start(self, item: Outgoing) -> None:
-        limiter = self._cancel_places if isinstance(item.decision, ApprovedCancel) else self._places
-        await limiter.acquire_on_behalf_of(item)
-        assert self._nursery is not None
-        self._nursery.start_soon(self._request, item, limiter)
+        while len(self._orders) + len(self._cancels) >= self._settings.waiting:
+            self._room = trio.Event()
+            await self._room.wait()
+        queue = self._cancels if isinstance(item.decision, ApprovedCancel) else self._orders
+        queue.put(item)
+        self._start_requests(queue)
 
-    async def _request(self, item: Outgoing, limiter: trio.CapacityLimiter) -> None:
-        order = item.decision.order
-        order_id = order.client_order_id
+    def _start_requests(self, queue: "_Queue") -> None:
+        assert self._nursery is not None
+        while (item := queue.take()) is not None:
+            order_id = item.decision.order.client_order_id
+            before, ended = self._last_request.get(order_id), trio.Event()
+            self._last_request[order_id] = ended
+            self._nursery.start_soon(self._request, item, queue, before, ended)
+
+    async def _request(self, item: Outgoing, queue: "_Queue", before: trio.Event | None, ended: trio.Event) -> None:
+        """One request, after the one before it about the same order."""
+        decision = item.decision
         try:
-            while (busy := self._busy.get(order_id)) is not None:
-                await busy.wait()
-            self._busy[order_id] = trio.Event()
-            decision = item.decision
+            if before is not None:
+                await before.wait()
             if isinstance(decision, ApprovedOrder):
-                await self._submit(item, order)
+                await self._submit(item, decision.order)
             elif isinstance(decision, ApprovedCancel):
-                await self._cancel(order)
+                await self._cancel(decision.order)
             else:
                 await self._replace(decision)
         finally:
-            limiter.release_on_behalf_of(item)
-            done = self._busy.pop(order_id, None)
-            if done is not None:
-                done.set()
+            ended.set()
+            if self._last_request.get(decision.order.client_order_id) is ended:
+                del self._last_request[decision.order.client_order_id]
+            queue.in_flight -= 1
+            self._room.set()
+        self._start_requests(queue)
 
     async def _submit(self, item: Outgoing, order: Order) -> None:
         order_id = order.client_order_id
@@ -401,6 +417,36 @@ class Gateway:
         item = self._stamped.pop(order.client_order_id, None)
         if item is not None and item.t4 and self._stamps is not None and order.state is OrderState.FILLED:
             self._stamps.record(EXECUTION, time.perf_counter_ns() - item.t4)
+
+
+class _Queue:
+    """Journalled requests that wait for a place, oldest first, and how many have one."""
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._items: dict[str, Outgoing] = {}
+        self.in_flight = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def put(self, item: Outgoing) -> None:
+        self._items[item.decision.order.client_order_id] = item
+
+    def take(self) -> Outgoing | None:
+        """The oldest one, if there is a place for it."""
+        if not self._items or self.in_flight >= self._places:
+            return None
+        self.in_flight += 1
+        return self._items.pop(next(iter(self._items)))
+
+    def withdraw(self, order: Order) -> bool:
+        """Take out the submission of an order, if it waits here."""
+        item = self._items.get(order.client_order_id)
+        if item is None or not isinstance(item.decision, ApprovedOrder):
+            return False
+        del self._items[order.client_order_id]
+        return True
 
 
 def _record(decision: Approved, now_ns: int) -> Record:
