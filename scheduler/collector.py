@@ -1,8 +1,9 @@
 """Garbage collection under control: ``freeze_gc``.
 
 With 10,000 tasks alive a full collection holds the loop for 20 ms, at a time that nobody chose. Under ``freeze_gc``
-automatic collection is off; what start-up left alive is frozen once, out of the collector's sight; a BACKGROUND task
-collects the youngest generations in small portions, and everything when the loop is idle.
+garbage is collected once on opening and automatic collection turned off; what start-up left alive is frozen, out of the
+collector's sight; a BACKGROUND task collects the youngest generations in small portions, and everything when the loop
+is idle.
 """
 
 import gc
@@ -32,6 +33,7 @@ class _CollectionOff:
             if not self._users:
                 self._was_enabled = gc.isenabled()
                 self._was_frozen = gc.get_freeze_count()
+                gc.collect()
                 gc.disable()
             self._users += 1
 
@@ -67,9 +69,7 @@ class Collector:
 
     async def _collect_for_ever(self) -> None:
         await self._wait_for_start_up()
-        gc.collect()
-        gc.freeze()
-        self.collections += 1
+        gc.freeze()  # takes no time, unlike a collection: the loop may be busy by now
         young_rounds = old_rounds = 0
         while True:
             await trio.sleep(INTERVAL_S)

@@ -56,6 +56,8 @@ CHECKPOINT = _message_of(trio.lowlevel.cancel_shielded_checkpoint())  # noqa: AS
 # here can be used up, so one object does for all: its ``unwrap`` returns None.
 _NOTHING = cast(outcome.Outcome[object], SimpleNamespace(unwrap=[].clear))
 
+NOTHING_HANDED = object()
+
 CELLS: dict[Task, Cell] = {}
 """The gated tasks of all Trio runs in this process."""
 
@@ -90,7 +92,7 @@ class Cell(Entry):
     what they would show without the gate.
     """
 
-    __slots__ = ("__weakref__", "coro", "error", "gate", "job", "outcome", "parked", "released_at", "send", "task",
+    __slots__ = ("__weakref__", "coro", "error", "gate", "handed", "job", "parked", "released_at", "send", "task",
                  "woken_at")  # fmt: skip
     lane: LaneRecord
 
@@ -104,7 +106,7 @@ class Cell(Entry):
         self.coro = cast(Any, task.coro)
         self.parked = False  # Trio waits for the gate to reschedule the task
         self.released_at = -1  # the tick of that
-        self.outcome: outcome.Outcome[object] | None = None  # what `wake` handed over
+        self.handed: object = NOTHING_HANDED  # what `wake` handed over
         self.woken_at = 0.0
         self.send = _drive(self, self.coro, gate).send
 
@@ -119,6 +121,10 @@ class Cell(Entry):
 
     def __await__(self) -> Generator[Any, Any, Any]:
         raise RuntimeError("this coroutine belongs to a task of the scheduler and cannot be awaited")
+
+    def take_handed(self) -> outcome.Outcome[object]:
+        handed, self.handed = self.handed, NOTHING_HANDED
+        return outcome.Value(handed)
 
     def take_error(self) -> BaseException:
         error: BaseException = self.error
@@ -136,7 +142,7 @@ def _drive(cell: Cell, coro: Any, gate: Gate) -> Generator[Any, Any, Any]:
     back many times; ``value`` is held meanwhile.
     """
     ready, critical, slow_step_s, clock = gate.ready, gate.lanes[0], gate.slow_step_s, perf_counter
-    send = coro.send
+    send, again = coro.send, ready.again
     value: Any = None
     thrown = False
     started = 0.0
@@ -207,7 +213,7 @@ def _drive(cell: Cell, coro: Any, gate: Gate) -> Generator[Any, Any, Any]:
                     ready.rest(cell)
             elif cell.lane is not critical and cell.state != IDLE:
                 # Still runnable: straight to the lane's queue, past Trio's.
-                ready.again(cell)
+                again(cell)
                 if not ready.outstanding:
                     gate.release()
                 if cell.state == QUEUED:
@@ -333,11 +339,10 @@ class Gate:
             if cell.parked:
                 cell.parked = False
                 cell.released_at = tick
-                if cell.outcome is None:
+                if cell.handed is NOTHING_HANDED:
                     reschedule(cell.task, _NOTHING)
                 else:
-                    handed, cell.outcome = cell.outcome, None
-                    reschedule(cell.task, handed)
+                    reschedule(cell.task, cell.take_handed())
 
     def release_from_outside(self) -> None:
         """The same, for callers that may run between steps, when no step's end will do it."""
@@ -347,8 +352,7 @@ class Gate:
     def _unpark(self, cell: Cell) -> None:
         cell.parked = False
         cell.released_at = self.tick
-        handed, cell.outcome = cell.outcome, None
-        reschedule(cell.task, _NOTHING if handed is None else handed)
+        reschedule(cell.task, _NOTHING if cell.handed is NOTHING_HANDED else cell.take_handed())
 
     # -- the end
 

@@ -11,7 +11,7 @@ import outcome
 import trio
 from trio.lowlevel import Abort, Task
 
-from scheduler.gate import CELLS
+from scheduler.gate import CELLS, NOTHING_HANDED, Cell, Gate, LaneRecord
 
 _THREAD_CALLBACKS = "<TrioToken.run_sync_soon task>"
 
@@ -26,7 +26,7 @@ async def park(abort: Callable[[], None]) -> Any:
     cell = CELLS.get(trio.lowlevel.current_task())
 
     def give_up(_: object) -> Abort:
-        if cell is not None and cell.outcome is not None:
+        if cell is not None and cell.handed is not NOTHING_HANDED:
             return Abort.FAILED
         abort()
         return Abort.SUCCEEDED
@@ -36,26 +36,42 @@ async def park(abort: Callable[[], None]) -> Any:
 
 def wake(task: Task, value: object = None) -> None:
     """Wake a task blocked in ``park``; once per ``park``, from the Trio thread. Not a checkpoint."""
-    wake_all((task,), value)
+    cell = CELLS.get(task)
+    if cell is None or not cell.lane.index:
+        trio.lowlevel.reschedule(task, outcome.Value(value))
+        return
+    cell.handed = value
+    cell.parked = True
+    cell.gate.ready.wake(cell)
+    _after_waking(cell.gate, cell.lane, 1)
 
 
 def wake_all(tasks: Iterable[Task], value: object = None) -> None:
-    """Wake every task in ``tasks``, in this order, with the same value: half the cost of as many ``wake`` calls."""
+    """Wake every task in ``tasks``, in this order, with the same value, at a third of the cost of so many ``wake``."""
+    herds: dict[LaneRecord, list[Cell]] = {}
+    herd: list[Cell] = []
+    lane: LaneRecord | None = None
+    find = CELLS.get
     for task in tasks:
-        cell = CELLS.get(task)
+        cell = find(task)
         if cell is None or not cell.lane.index:
             trio.lowlevel.reschedule(task, outcome.Value(value))
             continue
-        cell.outcome = outcome.Value(value)
+        cell.handed = value
         cell.parked = True
-        cell.gate.ready.wake(cell)
-        gate = cell.gate
-        if gate.current is None:
-            if _called_from_a_thread():
-                cell.lane.thread_wakes += 1
-            gate.release_from_outside()
+        if cell.lane is not lane:
+            lane = cell.lane
+            herd = herds.setdefault(lane, [])
+        herd.append(cell)
+    for lane, herd in herds.items():
+        gate = herd[0].gate
+        gate.ready.wake_all(lane, herd)
+        _after_waking(gate, lane, len(herd))
 
 
-def _called_from_a_thread() -> bool:
-    """Whether a callback that a thread gave to ``TrioToken.run_sync_soon`` is running."""
-    return trio.lowlevel.in_trio_task() and trio.lowlevel.current_task().name == _THREAD_CALLBACKS
+def _after_waking(gate: Gate, lane: LaneRecord, count: int) -> None:
+    """A gated waker's step releases at its end; anybody else's wake must do it now."""
+    if gate.current is None:
+        if trio.lowlevel.in_trio_task() and trio.lowlevel.current_task().name == _THREAD_CALLBACKS:
+            lane.thread_wakes += count
+        gate.release_from_outside()
