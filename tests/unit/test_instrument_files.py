@@ -1,5 +1,6 @@
 """Instruments described in TOML."""
 
+import re
 from decimal import Decimal
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from trio_nt.errors import InputError
+from trio_nt.feeds.data import open_market_data
 from trio_nt.feeds.instruments import as_fees, decimals, load_described, load_instruments, step
 from trio_nt.model.calendar import ALWAYS_OPEN, US_EQUITIES
 from trio_nt.model.instruments import InstrumentKind
@@ -106,3 +108,17 @@ def test_decimals_as_far_as_values_show_them() -> None:
     assert decimals(np.array([1 / 3])) == 9
     assert decimals(np.array([])) == 0
     assert step([np.array([1.25]), np.array([0.5])]) == Decimal("0.01")
+
+
+def test_the_guide_s_examples_are_read_as_they_stand(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "how-to" / "data.md").read_text()
+    examples: dict[str, list[str]] = {"toml": [], "csv": [], "text": []}
+    for language, text in re.findall(r"```(\w+)\n(.*?)```", guide, re.DOTALL):
+        examples.get(language, []).append(text)
+    (described,) = examples["toml"]
+    assert load_instruments(write(tmp_path, described)).ids == ["BTCUSDT.BINANCE_UM", "ACME"]
+    assert len(examples["csv"]) == 3
+    for text in [*examples["csv"], *examples["text"]]:
+        (tmp_path / "example").write_text(text)
+        data = open_market_data([tmp_path / "example"], bar_time="open")
+        assert sum(len(block["kind"]) for block in data.blocks()) == len(text.splitlines()) - ("time" in text)
