@@ -52,7 +52,7 @@ Cash = Annotated[
 ]
 
 
-@app.command
+@app.command(usage="Usage: trio-nt run [CONFIG.toml] [OPTIONS]")
 def run(
     config: Annotated[Path | None, Parameter(help="A TOML file; see the documentation of trio_nt.config.")] = None,
     /,
@@ -74,8 +74,8 @@ def run(
 
     Ctrl-C ends it with the report; a second Ctrl-C ends it at once.
     """
-    from trio_nt.engine import run as run_engine
     from trio_nt.interrupt import stop_on_interrupt
+    from trio_nt.live import run as run_engine
     from trio_nt.options import check_writable
     from trio_nt.progress import progress_line
     from trio_nt.run_options import run_config
@@ -88,7 +88,7 @@ def run(
     return _finish(report, orders, json)
 
 
-@app.command
+@app.command(usage="Usage: trio-nt replay FILE... [OPTIONS]")
 def replay(
     *files: Annotated[Path, Parameter(help="Binance captures and CSV files, plain or gzip, merged by time.")],
     strategy: Strategies = None,
@@ -145,6 +145,38 @@ def replay(
 
 
 @app.command
+def exchange(
+    *,
+    port: Annotated[int, Parameter(help="Where to listen on 127.0.0.1; 0 takes any free port.")] = 8765,
+    seed: Annotated[int, Parameter(help="Of the market: the same seed gives the same prices.")] = 1,
+    events_per_second: Annotated[float, Parameter(help="Of all instruments together.")] = 10_000.0,
+    for_seconds: Annotated[
+        float | None, Parameter(name="--for", help="Stop after this many seconds. Without it: at Ctrl-C.")
+    ] = None,
+    cash: Annotated[float, Parameter(help="What the account starts with, in US dollars.")] = 100_000.0,
+) -> int:
+    """Run the simulated venue alone: a seeded market with orders over HTTP and streams, in Alpaca's dialect."""
+    from trio_nt.errors import InputError
+    from trio_nt.exchange.config import ExchangeConfig
+    from trio_nt.exchange.process import run_exchange
+    from trio_nt.model.money import to_decimal
+    from trio_nt.options import positive
+
+    try:
+        config = ExchangeConfig(
+            port=port,
+            seed=seed,
+            events_per_second=events_per_second,
+            duration_s=positive("--for", for_seconds),
+            cash=to_decimal(cash),
+        )
+    except ValueError as error:
+        raise InputError(f"exchange: {error.args[0]}") from error
+    run_exchange(config)
+    return 0
+
+
+@app.command(usage="Usage: trio-nt init FILE.py")
 def init(file: Annotated[Path, Parameter(help="Where to write the strategy, for example my_strategy.py.")], /) -> int:
     """Write a strategy and its test, both working, to start from."""
     from trio_nt.scaffold import write_strategy
@@ -160,7 +192,7 @@ def init(file: Annotated[Path, Parameter(help="Where to write the strategy, for 
     return 0
 
 
-@app.command
+@app.command(usage="Usage: trio-nt sample FILE.csv")
 def sample(file: Annotated[Path, Parameter(help="Where to write it.")], /) -> int:
     """Write a CSV file of sample quotes, to replay or to copy the form of."""
     from trio_nt.feeds.sample import write_sample
@@ -170,7 +202,7 @@ def sample(file: Annotated[Path, Parameter(help="Where to write it.")], /) -> in
     return 0
 
 
-@app.command
+@app.command(usage="Usage: trio-nt bench [NAME...] [--quick] [--json FILE]")
 def bench(
     *names: Annotated[str, Parameter(help="Which benchmarks; all without it.")],
     quick: Annotated[bool, Parameter(negative=(), help="A smoke test: fewer runs, no figures to rely on.")] = False,

@@ -122,7 +122,7 @@ class Throughput:
 
 @attrs.frozen
 class StrategyLine:
-    """What one strategy saw and did. ``failure`` is its error in one line, empty where it had none."""
+    """What one strategy saw and did. ``failure`` is its error, in one line or as a traceback; empty without."""
 
     strategy_id: str
     rows: int

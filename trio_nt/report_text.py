@@ -129,6 +129,6 @@ def _strategies(rows: Sequence[StrategyLine], paint: _Paint) -> list[str]:
         table.append([row.strategy_id, *counts, row.state])
     lines = _table(table)
     for number in range(len(rows), 0, -1):
-        if rows[number - 1].failure:
-            lines.insert(number + 1, paint(RED, f"  {rows[number - 1].failure}"))
+        failure = rows[number - 1].failure.splitlines()
+        lines[number + 1 : number + 1] = [paint(RED, f"  {line}") for line in failure]
     return lines
