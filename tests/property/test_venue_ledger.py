@@ -20,7 +20,7 @@ ENDS = {UpdateKind.FILLED, UpdateKind.CANCELLED, UpdateKind.EXPIRED}
 SYMBOLS = ("AAA", "BBB")
 
 symbols = st.sampled_from(range(len(SYMBOLS)))
-ticks = st.integers(95, 105)
+ticks = st.integers(98, 102)
 sides = st.sampled_from(Side)
 
 
@@ -145,7 +145,10 @@ class VenueMachine(RuleBasedStateMachine):
         self.touches[index] = (bid, bid + spread)
         self.shown = self.now
         self.take(self.exchange.quote(index, price_of(bid), price_of(bid + spread), 1.0, 1.0, self.now))
-        for order in self.open_orders(index):
+        for key, order in self.orders.items():
+            if not order.is_open or order.index != index:
+                continue
+            assert not self.is_over(key)
             # Whoever has met a quote and still works could not trade against it.
             assert order.stop is not None or (order.limit is not None and not self.is_marketable(order))
 
@@ -187,6 +190,7 @@ class VenueMachine(RuleBasedStateMachine):
             if update.kind is UpdateKind.EXPIRED:
                 assert self.is_over(update.client_order_id)
             if update.kind is UpdateKind.FILLED:
+                assert not self.is_over(update.client_order_id), "filled after its day"
                 self.book(order, update, print_tick)
 
     def book(self, order: Known, update: BrokerUpdate, print_tick: int | None) -> None:
