@@ -3,7 +3,7 @@
 import collections.abc
 import functools
 import inspect
-from types import FunctionType, MethodType
+from types import CoroutineType, FunctionType, MethodType
 from typing import Any
 
 
@@ -38,7 +38,7 @@ def checked_coroutine(result: object, async_fn: object) -> None:
     Raises:
         TypeError: it is not.
     """
-    if isinstance(result, collections.abc.Coroutine):
+    if type(result) is CoroutineType or isinstance(result, collections.abc.Coroutine):
         return
     hint = "; it is an async generator" if inspect.isasyncgen(result) else ""
     raise TypeError(f"async_fn must be an async function, {_shown(async_fn)} returned {result!r}{hint}")

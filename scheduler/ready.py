@@ -112,22 +112,22 @@ class ReadyLanes(Generic[E]):
         self.lower_owed_s = 0.0
         self.virtual_now_s = 0.0
 
-    # -- an entry's life: wake, (choose, send_back)*, its step, (again | rest). Before the step the caller sets a granted
-    # entry READY and takes it off `outstanding`; the gate does that inline.
+    # -- an entry's life: wake, (choose, send_back)*, its step, (again | rest). Before the step the caller sets a
+    # granted entry READY and takes it off `outstanding`; the gate does that inline.
 
     def wake(self, entry: E) -> None:
         """An idle entry becomes ready: CRITICAL at once, any other at the tail of its lane."""
         lane = entry.lane
-        lane.ready += 1
-        if lane.ready == 1:
+        if not lane.ready:
             self._rouse(lane)
+        lane.ready += 1
         self.again(entry)
 
     def wake_all(self, lane: Lane, entries: Sequence[E]) -> None:
         """``wake`` for many idle entries of one lane at a time, CRITICAL excepted: five times as fast."""
-        lane.ready += len(entries)
-        if lane.ready == len(entries):
+        if not lane.ready:
             self._rouse(lane)
+        lane.ready += len(entries)
         sequence = self.sequence
         append = lane.queue.append
         for entry in entries:
@@ -184,9 +184,9 @@ class ReadyLanes(Generic[E]):
         if not old.ready:
             self.mask &= ~old.bit
         entry.lane = lane
-        lane.ready += 1
-        if lane.ready == 1:
+        if not lane.ready:
             self._rouse(lane)
+        lane.ready += 1
         if not lane.index:
             entry.state = READY
         elif state == QUEUED:
