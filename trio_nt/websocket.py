@@ -110,11 +110,15 @@ class WebSocket:
     async def _flush(self) -> None:
         # The bytes are taken under the lock: what the protocol ordered first must leave first.
         async with self._sending:
-            content = b"".join(self._protocol.data_to_send())
+            chunks = self._protocol.data_to_send()
+            content = b"".join(chunks)
             if content and not self._is_torn:
                 self._is_torn = True
                 await self._stream.send_all(content)
                 self._is_torn = False
+            # An empty chunk asks to end our direction: without it each side waits for the other to hang up.
+            if b"" in chunks and isinstance(self._stream, trio.abc.HalfCloseableStream):
+                await self._stream.send_eof()
 
 
 def _how_it_ended(protocol: ClientProtocol | ServerProtocol) -> Exception:

@@ -7,6 +7,7 @@ sees a row before its features.
 
 import time
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 import numpy as np
 import trio
@@ -17,6 +18,10 @@ from trio_nt.features.specs import FeatureSpec
 from trio_nt.model.market import Column, read_only
 
 
+class Recorder(Protocol):
+    def record_many(self, durations_ns: Column) -> None: ...
+
+
 class FeatureStage:
     """The features of one ring.
 
@@ -24,15 +29,26 @@ class FeatureStage:
         pipeline: the pure core.
         receiver: the stage's own reader of the ring.
         capacity: of the ring.
-        t2: the ring's stamp column; written when a row's features stand.
+        t1, t2: the ring's stamp columns; ``t2`` is written when a row's features stand.
+        recorder: keeps the durations t2 - t1.
     """
 
-    def __init__(self, pipeline: FeaturePipeline, receiver: BroadcastReceiver, capacity: int, t2: Column) -> None:
+    def __init__(
+        self,
+        pipeline: FeaturePipeline,
+        receiver: BroadcastReceiver,
+        capacity: int,
+        *,
+        t1: Column,
+        t2: Column,
+        recorder: Recorder,
+    ) -> None:
         self.pipeline = pipeline
         self.done = 0
         self._receiver = receiver
         self._capacity = capacity
-        self._t2 = t2
+        self._t1, self._t2 = t1, t2
+        self._recorder = recorder
         self._columns: dict[FeatureSpec, Column] = {}
 
     def require(self, specs: Iterable[FeatureSpec]) -> None:
@@ -70,5 +86,7 @@ class FeatureStage:
         if self._columns:
             out = {spec: column[start:stop] for spec, column in self._columns.items()}
             self.pipeline.compute(batch.columns, out)
-        self._t2[start:stop] = time.perf_counter_ns()
+        now = time.perf_counter_ns()
+        self._t2[start:stop] = now
+        self._recorder.record_many(now - self._t1[start:stop])
         self.done = batch.sequence + len(batch)

@@ -133,8 +133,10 @@ class AlpacaFeed:
     """Quotes and trades of ``symbols`` from a market-data stream (``ws://…/v2/iex``).
 
     ``now_ns`` is the clock that stamps the receipt, read as soon as the socket has given its bytes; without it the
-    engine stamps the rows when they reach it. A connection that breaks is opened again, after 0.1 s, 0.2 s, … 5 s;
-    what happened meanwhile is missing, and ``statistics().reconnects`` counts it. The keys are in no repr.
+    engine stamps the rows when they reach it. ``ts_event_is_scheduled_send`` says that the venue's clock is this
+    machine's and its times are when it meant to send: latencies may count from there. A connection that breaks is
+    opened again, after 0.1 s, 0.2 s, … 5 s; what happened meanwhile is missing, and ``statistics().reconnects`` counts
+    it. The keys are in no repr.
     """
 
     def __init__(
@@ -146,8 +148,10 @@ class AlpacaFeed:
         secret: str,
         now_ns: Callable[[], int] | None = None,
         reconnect: bool = True,
+        ts_event_is_scheduled_send: bool = False,
     ) -> None:
         self.url = url
+        self.ts_event_is_scheduled_send = ts_event_is_scheduled_send
         self._symbols = list(symbols)
         self._key, self._secret = key, secret
         self._now_ns = now_ns

@@ -1,0 +1,627 @@
+"""The wiring of the stages, and nothing else: the only module that knows every one of them.
+
+    venue ──► feeds ──ring──► features ──► strategies ──Proposal──► risk ──Outgoing──► execution ──► broker
+                                               ▲                                          │
+                                               └────────────── news of own orders ◄───────┘
+
+Closing runs down the same way: feeds end, the ring is drained, strategies stop, working orders are handled as
+configured, risk and execution empty their mailboxes, the journal is flushed.
+"""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+import attrs
+import trio
+
+from scheduler import (
+    Scheduler,
+    SchedulerStatistics,
+    TaskCancelled,
+    TaskPriority,
+    open_mailbox,
+    open_scheduler,
+    open_watch,
+)
+from trio_nt.clock import wall_clock_ns
+from trio_nt.desk import Desk
+from trio_nt.event_bus import EventBus, EventReceiver
+from trio_nt.execution.gateway import Gateway, GatewaySettings, GatewayStatistics, Outgoing
+from trio_nt.features.history import MarketHistory
+from trio_nt.features.pipeline import FeaturePipeline
+from trio_nt.features.stage import FeatureStage
+from trio_nt.feeds.base import Feed
+from trio_nt.feeds.market_ring import EngineSender, MarketRing, QuoteBoard
+from trio_nt.feeds.market_ring import Sequence as RowSequence
+from trio_nt.model.actions import Action, Cancel, target
+from trio_nt.model.broker import Broker
+from trio_nt.model.events import Event, FeedState, Filled, Halted, OrderEvent, StrategyState
+from trio_nt.model.instruments import Instrument, Instruments
+from trio_nt.model.market import BAR_FIELDS
+from trio_nt.model.money import to_decimal
+from trio_nt.model.orders import BrokerUpdate
+from trio_nt.portfolio import Portfolio, PortfolioState
+from trio_nt.report import Report
+from trio_nt.risk.core import RiskEngine, RiskRule
+from trio_nt.risk.limits import RiskLimits, TradingState
+from trio_nt.risk.stage import Proposed, RiskStage
+from trio_nt.stamps import FEATURES, SIGNAL, StageClock
+from trio_nt.storage.journal import Journal, MemoryJournal
+from trio_nt.strategies.actor import BlockCache, StrategyActor
+from trio_nt.strategies.base import Strategy
+from trio_nt.strategies.naming import by_id
+from trio_nt.strategies.runner import StrategyRunner
+from trio_nt.strategies.supervisor import RUNNING, STOPPED, SupervisedStrategy
+
+CRITICAL, HIGH = TaskPriority.CRITICAL, TaskPriority.HIGH
+
+
+@attrs.frozen(kw_only=True)
+class EngineConfig:
+    """How an engine trades.
+
+    Attributes:
+        instruments: described ones; others are taken for equities when a feed first names them.
+        limits, strategy_limits, rules: see ``RiskEngine``.
+        market_capacity, signal_capacity, order_capacity, event_capacity: of the ring (rows), of the mailboxes to risk
+            and to execution, and of each listener on the event bus.
+        step_budget_s: the longest step a strategy may take, whatever its backlog.
+        on_exit: what closing does with working orders: ``cancel`` or ``keep`` them.
+        exit_timeout_s: how long closing waits for working orders to end.
+    """
+
+    instruments: Instruments = attrs.field(factory=Instruments)
+    limits: RiskLimits = attrs.field(factory=RiskLimits)
+    strategy_limits: Mapping[str, RiskLimits] = attrs.field(factory=dict)
+    rules: Sequence[RiskRule] = ()
+    market_capacity: int = attrs.field(default=10_000, validator=attrs.validators.ge(4))
+    signal_capacity: int = attrs.field(default=1_000, validator=attrs.validators.ge(1))
+    order_capacity: int = attrs.field(default=100, validator=attrs.validators.ge(1))
+    event_capacity: int = attrs.field(default=1_000, validator=attrs.validators.ge(1))
+    step_budget_s: float = attrs.field(default=500e-6, validator=attrs.validators.gt(0))
+    on_exit: str = attrs.field(default="cancel", validator=attrs.validators.in_(("cancel", "keep")))
+    exit_timeout_s: float = attrs.field(default=5.0, validator=attrs.validators.ge(0))
+    gateway: GatewaySettings = attrs.field(factory=GatewaySettings)
+
+
+@attrs.frozen
+class EngineStatistics:
+    """Counters of a running engine."""
+
+    rows: int
+    flagged: int
+    bars: int
+    strategies: Mapping[str, str]
+    proposals: int
+    approved: int
+    refused: int
+    fills: int
+    gateway: GatewayStatistics
+    scheduler: SchedulerStatistics
+
+
+class Engine:
+    """One engine; made by ``open_engine``. Its methods belong to the Trio thread that opened it."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        scheduler: Scheduler,
+        nursery: trio.Nursery,
+        broker: Broker,
+        feeds: Sequence[Feed],
+        journal: Journal,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self.config = config
+        self.instruments = config.instruments
+        self.stamps = StageClock()
+        self.assumptions: list[str] = []
+        self.started_ns = 0
+        self.initial_cash: Mapping[str, Decimal] = {}
+        self._ended_ns = 0
+        self.halted = ""
+        self.supervised: dict[str, SupervisedStrategy] = {}
+        self.broker = broker
+        self.journal = journal
+        self.feeds = list(feeds)
+        self.market = MarketRing(config.market_capacity)
+        self.bars = MarketRing(config.market_capacity, BAR_FIELDS)
+        self.board = QuoteBoard(len(config.instruments))
+        self.desk: Desk
+        self.gateway: Gateway
+        self._now_ns = now_ns
+        self._scheduler = scheduler
+        self._nursery = nursery
+        self._pending: dict[str, Strategy] = {}
+        self._bus: EventBus[Event] = EventBus(config.event_capacity)
+        self._portfolio_sender, self.portfolio = open_watch(PortfolioState({}, {}, {}, {}, {}, 0))
+        self._proposals, self._proposals_receiver = open_mailbox[Proposed](config.signal_capacity)
+        self._outgoing, self._outgoing_receiver = open_mailbox[Outgoing](config.order_capacity)
+        self._outbox: list[Outgoing] = []
+        self._features = FeatureStage(
+            FeaturePipeline(),
+            self.market.subscribe("features"),
+            config.market_capacity,
+            t1=self.market.t1,
+            t2=self.market.t2,
+            recorder=self.stamps.stage(FEATURES),
+        )
+        self._blocks = BlockCache(self.instruments)
+        self._risk: RiskStage
+        self._feed_scopes: list[trio.CancelScope] = []
+        self._feeds_running = 0
+        self._tasks = 0
+        self._state = "new"
+        self._stopping = trio.Event()
+        self._changed = trio.Event()
+        self._closed = trio.Event()
+        self._scopes: set[trio.CancelScope] = set()
+        self._sequence = RowSequence()
+
+    # -- starting --
+
+    def add_strategy(self, strategy_id: str, strategy: Strategy) -> None:
+        """Add a strategy; in a running engine it joins at the next batch.
+
+        Raises:
+            ValueError: the id is in use, or a feature of the strategy cannot be computed. Nothing was added.
+            TypeError: it is no ``Strategy``.
+            KeyError: it names an instrument that the engine does not know.
+            trio.ClosedResourceError: the engine is closing.
+        """
+        by_id({strategy_id: strategy})
+        if self._state not in ("new", "running"):
+            raise trio.ClosedResourceError("the engine is closing: no strategy can join it")
+        if strategy_id in self._pending or strategy_id in self.supervised:
+            raise ValueError(f"a strategy with the id {strategy_id!r} is there already")
+        if self._state == "new":
+            self._pending[strategy_id] = strategy
+        else:
+            self._add(strategy_id, strategy)
+
+    async def start(self) -> None:
+        """Connect the broker, start strategies, then feeds; returns when all feeds are connected.
+
+        Raises:
+            RuntimeError: it was started before.
+            FeedError, ExecutionError: a feed or the broker could not be reached.
+        """
+        if self._state != "new":
+            raise RuntimeError("an engine is started once")
+        self._state = "running"
+        self.started_ns = self._now_ns()
+        bind = getattr(self.broker, "bind", None)
+        if bind is not None:
+            bind(self.instruments)
+        self.initial_cash = cash = dict((await self.broker.account()).cash)
+        risk = RiskEngine(
+            self.instruments,
+            self.config.limits,
+            strategy_limits=self.config.strategy_limits,
+            order_ids=_order_ids(self.started_ns),
+            rules=self.config.rules,
+        )
+        risk.set_cash(cash)
+        self.desk = Desk(self.instruments, risk, Portfolio(self.instruments, cash))
+        self._portfolio_sender.set(self.desk.portfolio())
+        self.gateway = Gateway(
+            self.broker,
+            self.desk.orders,
+            self.journal,
+            hear=self._hear,
+            now_ns=self._now_ns,
+            stamps=self.stamps,
+            settings=self.config.gateway,
+            on_halt=self._on_halt,
+        )
+        self._risk = RiskStage(
+            self._proposals_receiver, refresh=self._refresh_prices, decide=self._decide, stamps=self.stamps
+        )
+        await self._start(CRITICAL, self.gateway.run_updates, name="execution: updates")
+        self._spawn(CRITICAL, self.gateway.run_orders, self._outgoing_receiver, name="execution: orders")
+        self._spawn(CRITICAL, self._run_risk, name="risk")
+        self._spawn(HIGH, self._features.run, name="features")
+        observe = getattr(self.broker, "observe", None)
+        if observe is not None:
+            for ring in (self.market, self.bars):
+                self._spawn(CRITICAL, _show_market, ring.subscribe("simulated venue"), observe, name="simulated venue")
+        for strategy_id, strategy in self._pending.items():
+            self._add(strategy_id, strategy)
+        for feed in self.feeds:
+            self._feeds_running += 1
+            await self._start(HIGH, self._run_feed, feed, name=f"feed {feed!r}")
+
+    def _add(self, strategy_id: str, strategy: Strategy) -> None:
+        runner = StrategyRunner(strategy_id, strategy, self.instruments, self.desk, sleep=self._sleep_until)
+        self._features.require(runner.feature_specs.values())
+        news_sender, news = open_mailbox[OrderEvent](4 * (self.config.limits.max_open_orders or 1_000))
+        receiver = self.market.subscribe(strategy_id)
+        proposals: Any = self._proposals.clone()
+        actor = StrategyActor(
+            runner,
+            receiver,
+            self._features,
+            news,
+            proposals,
+            blocks=self._blocks,
+            t0=self.market.t0,
+            t2=self.market.t2,
+            signal=self.stamps.stage(SIGNAL),
+            now_ns=self._now_ns,
+            budget_s=self.config.step_budget_s,
+        )
+        joined_at = self.market.rows_sent
+        entry = SupervisedStrategy(actor, receiver, news_sender, proposals, joined_at, self._on_strategy_state)
+        self.supervised[strategy_id] = entry
+        self._bus.publish(StrategyState(strategy_id, RUNNING, self._now_ns()))
+        self._spawn(HIGH, entry.run, name=f"strategy {strategy_id}")
+
+    async def _sleep_until(self, at_ns: int) -> None:
+        await trio.sleep(max(0, at_ns - self._now_ns()) / 1e9)
+
+    # -- what hosts read and say --
+
+    @property
+    def ran_s(self) -> float:
+        """Seconds from the start to now, or to the beginning of the end."""
+        return ((self._ended_ns or self._now_ns()) - self.started_ns) / 1e9
+
+    @asynccontextmanager
+    async def open_history(self, *, depth: int) -> AsyncIterator[MarketHistory]:
+        """Keep the last ``depth`` quotes and trades of each instrument while the block runs: research, MEDIUM lane."""
+        history = MarketHistory(depth, instrument_count=len(self.instruments))
+        receiver = self.market.subscribe("history")
+        scope = trio.CancelScope()
+
+        async def keep() -> None:
+            with scope, receiver:
+                async for batch in receiver:
+                    history.append(batch.columns)
+
+        self._spawn(TaskPriority.MEDIUM, keep, name="history")
+        try:
+            yield history
+        finally:
+            scope.cancel()
+
+    def events(self) -> EventReceiver[Event]:
+        """Subscribe to everything that happens from now on: orders, fills, refusals, strategy and feed states."""
+        return self._bus.subscribe()
+
+    def statistics(self) -> EngineStatistics:
+        """Counters, frozen. The engine must have been started."""
+        return EngineStatistics(
+            rows=self.market.rows_sent,
+            flagged=self.market.flagged + self.bars.flagged,
+            bars=self.bars.rows_sent,
+            strategies={name: entry.state for name, entry in self.supervised.items()},
+            proposals=self._risk.decided,
+            approved=self.desk.approved,
+            refused=len(self.desk.refusals),
+            fills=self.desk.books.fills,
+            gateway=self.gateway.statistics(),
+            scheduler=self._scheduler.statistics(),
+        )
+
+    def stop(self) -> None:
+        """Ask for the end: ``wait`` closes the engine in order and returns. Not a checkpoint."""
+        self._stopping.set()
+
+    async def wait(self) -> Report:
+        """Wait until every feed has ended or ``stop`` was called, close in order, and report. A checkpoint."""
+        await self._stopping.wait()
+        await self.close()
+        return self.report()
+
+    def report(self) -> Report:
+        """What happened up to now."""
+        from trio_nt.engine_report import report_of
+
+        return report_of(self)
+
+    async def stop_strategy(self, strategy_id: str) -> None:
+        """Stop one strategy after its current step; its ``on_stop`` is called. Returns when it has stopped.
+
+        Its working orders stay as they are. Raises KeyError for an unknown id.
+        """
+        entry = self.supervised[strategy_id]
+        entry.market.cancel()
+        await entry.market_ended.wait()
+        entry.news.close()
+        await entry.ended.wait()
+
+    async def halt(self) -> None:
+        """Block new orders and cancel the working ones. Returns when the cancels are on their way. A checkpoint."""
+        self._on_halt("halted by the host")
+        await self._cancel_working()
+
+    async def flatten(self) -> None:
+        """Cancel working orders and close every position at the market. A checkpoint."""
+        self.desk.risk.state = TradingState.REDUCING
+        await self._cancel_working()
+        self._refresh_prices()
+        now_ns = self._now_ns()
+        for strategy_id, ledger in list(self.desk.books.strategies.items()):
+            for instrument_id, position in ledger.positions.items():
+                if position.quantity:
+                    close = attrs.evolve(target(instrument_id, 0, tag="flatten"), strategy_id=strategy_id)
+                    self._act(close, now_ns, 0)
+        await self._flush()
+
+    # -- stages --
+
+    async def _run_risk(self) -> None:
+        await self._risk.run(self._flush)
+        self._outgoing.close()
+
+    def _decide(self, proposal: Proposed) -> None:
+        self._act(proposal.action, proposal.ts_signal, proposal.t0)
+
+    def _act(self, action: Action, ts_signal: int, t0: int) -> None:
+        outcome = self.desk.decide(action, now_ns=self._now_ns(), ts_signal=ts_signal)
+        t4 = time.perf_counter_ns()
+        self._outbox += [Outgoing(approved, t0=t0, t4=t4) for approved in outcome.approved]
+        self._tell(outcome.events)
+
+    async def _flush(self) -> None:
+        batch, self._outbox = self._outbox, []
+        await self._outgoing.send_batch(batch)
+        self._notify()
+
+    def _refresh_prices(self) -> None:
+        for index, bid, ask, ts_init in self.board.take_changed():
+            self.desk.risk.set_quote(index, bid, ask, ts_init)
+
+    def _hear(self, update: BrokerUpdate) -> Sequence[OrderEvent]:
+        """What the broker says, into the desk and on to strategies and hosts."""
+        mid = (
+            self.board.mid(self.instruments.index(update.instrument)) if update.instrument in self.instruments else None
+        )
+        outcome = self.desk.hear(update, now_ns=self._now_ns(), mid=None if mid is None else to_decimal(mid))
+        if outcome.approved:
+            self._outbox += [Outgoing(approved, t4=time.perf_counter_ns()) for approved in outcome.approved]
+            self._spawn(CRITICAL, self._flush, name="execution: released orders")
+        if any(isinstance(event, Filled) for event in outcome.events):
+            self._portfolio_sender.set(self.desk.portfolio())
+        self._tell(outcome.events)
+        self._notify()
+        return outcome.events
+
+    def _tell(self, events: Iterable[OrderEvent]) -> None:
+        for event in events:
+            entry = self.supervised.get(event.strategy_id)
+            if entry is not None:
+                entry.tell(event)
+            self._bus.publish(event)
+
+    async def _run_feed(self, feed: Feed, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        sender = EngineSender(
+            self.market,
+            self.bars,
+            self.instruments,
+            self.board,
+            now_ns=self._now_ns,
+            sequence=self._sequence,
+            stamps=self.stamps,
+            on_unknown=self._on_unknown,
+            t0_is_ts_event=bool(getattr(feed, "ts_event_is_scheduled_send", False)),
+        )
+        scope = trio.CancelScope()
+        self._feed_scopes.append(scope)
+        self._bus.publish(FeedState(repr(feed), "connecting", self._now_ns()))
+        try:
+            with scope:
+                await feed.run(sender, task_status=_Connected(self, repr(feed), task_status))
+        finally:
+            self._feeds_running -= 1
+            self._bus.publish(FeedState(repr(feed), "ended", self._now_ns()))
+            if not self._feeds_running:
+                self._stopping.set()
+            self._notify()
+
+    # -- what stages report --
+
+    def _on_unknown(self, instrument: Instrument) -> None:
+        self.assumptions.append(
+            f"{instrument.id} was described nowhere: taken for an equity in {instrument.settlement}, "
+            f"tick {instrument.tick_size}, lot {instrument.lot_size}, no fees"
+        )
+
+    def _on_strategy_state(self, entry: SupervisedStrategy) -> None:
+        self._bus.publish(StrategyState(entry.strategy_id, entry.state, self._now_ns(), entry.failure))
+        if entry.state != STOPPED and self._state == "running":
+            self._spawn(CRITICAL, self._cancel_working, entry.strategy_id, name=f"cancel orders of {entry.strategy_id}")
+        self._notify()
+
+    def _on_halt(self, reason: str) -> None:
+        self.halted = reason
+        self.desk.risk.state = TradingState.HALTED
+        self._bus.publish(Halted(reason, self._now_ns()))
+
+    async def _cancel_working(self, strategy_id: str | None = None) -> None:
+        for order in self.desk.orders.working(strategy_id=strategy_id):
+            self._act(Cancel(order.client_order_id, strategy_id=order.strategy_id), self._now_ns(), 0)
+        await self._flush()
+
+    # -- closing --
+
+    async def close(self) -> None:
+        """Close in order; closing twice waits for the first. A checkpoint; cancelled, everything is cancelled."""
+        if self._state == "new":
+            self._state = "closed"
+            self._closed.set()
+        if self._state != "running":
+            await self._closed.wait()
+            return
+        self._state = "closing"
+        self._ended_ns = self._now_ns()
+        await self._end_feeds()
+        self.market.sender.close()
+        self.bars.sender.close()
+        for entry in self.supervised.values():
+            await entry.market_ended.wait()
+        await self._until(lambda: self._proposed() == self._risk.decided)
+        if self.config.on_exit == "cancel":
+            await self._cancel_working()
+        with trio.move_on_after(self.config.exit_timeout_s):
+            await self._until(lambda: self.config.on_exit == "keep" or not any(self.desk.orders.working()))
+        for entry in self.supervised.values():
+            entry.news.close()
+            await entry.ended.wait()
+        self._proposals.close()
+        await self._until(lambda: self._tasks == 1)  # the update stream alone goes on by itself
+        await self.journal.flush()
+        self._cancel_all()
+        await self._until(lambda: not self._tasks)
+        self._bus.end()
+        self._state = "closed"
+        self._closed.set()
+
+    async def _end_feeds(self) -> None:
+        """Let feeds finish what they were sent, where they know how to; cancel the others."""
+        with trio.move_on_after(self.config.exit_timeout_s):
+            for feed in self.feeds:
+                finish = getattr(feed, "finish", None)
+                if finish is not None:
+                    await finish()
+            if all(hasattr(feed, "finish") for feed in self.feeds):
+                await self._until(lambda: not self._feeds_running)
+        for scope in self._feed_scopes:
+            scope.cancel()
+        await self._until(lambda: not self._feeds_running)
+
+    def _proposed(self) -> int:
+        return sum(entry.actor.proposed for entry in self.supervised.values())
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._changed.wait()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    # -- tasks --
+
+    def _spawn(self, lane: TaskPriority, async_fn: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
+        """Start a task in a lane that ends with this engine, and whose error is the engine's."""
+        self._tasks += 1
+        handle = self._scheduler.spawn(lane, self._owned, async_fn, args, name=name)
+        self._nursery.start_soon(_raise_error, handle.result)
+
+    async def _start(self, lane: TaskPriority, async_fn: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
+        """The same for a task that says when it has started."""
+        started = trio.Event()
+
+        class Status:
+            def started(self, value: object = None) -> None:
+                started.set()
+
+        async def run() -> None:
+            await async_fn(*args, task_status=Status())
+
+        self._spawn(lane, run, name=name)
+        await started.wait()
+
+    async def _owned(self, async_fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
+        scope = trio.CancelScope()
+        self._scopes.add(scope)
+        try:
+            with scope:
+                await async_fn(*args)
+        finally:
+            self._scopes.discard(scope)
+            self._tasks -= 1
+            self._notify()
+
+    async def cancel_tasks(self) -> None:
+        """End whatever still runs, and wait for it: also while this block is being cancelled."""
+        self._cancel_all()
+        self._bus.end()
+        with trio.CancelScope(shield=True):
+            await self._until(lambda: not self._tasks)
+
+    def _cancel_all(self) -> None:
+        for scope in self._scopes:
+            scope.cancel()
+
+
+class _Connected:
+    """Tells host and starter that a feed is connected."""
+
+    def __init__(self, engine: Engine, feed: str, task_status: trio.TaskStatus[None]) -> None:
+        self._engine, self._feed, self._task_status = engine, feed, task_status
+
+    def started(self, value: None = None) -> None:
+        self._engine._bus.publish(FeedState(self._feed, "connected", self._engine._now_ns()))
+        self._task_status.started()
+
+
+async def _raise_error(result: Callable[[], Awaitable[Any]]) -> None:
+    try:
+        await result()
+    except TaskCancelled:
+        return
+
+
+async def _show_market(receiver: Any, observe: Callable[[Mapping[str, Any]], None]) -> None:
+    async for batch in receiver:
+        observe(batch.columns)
+
+
+def _order_ids(started_ns: int) -> Callable[[], str]:
+    """Ids from the run and a number: unique across runs of one account, and in order."""
+    numbers = iter(range(1, 2**62))
+    run = f"{started_ns:x}"
+    return lambda: f"nt-{run}-{next(numbers)}"
+
+
+@asynccontextmanager
+async def open_engine(
+    config: EngineConfig | None = None,
+    *,
+    feeds: Iterable[Feed] = (),
+    broker: Broker | None = None,
+    strategies: Strategy | Iterable[Strategy] | Mapping[str, Strategy] = (),
+    scheduler: Scheduler | None = None,
+    journal: Journal | None = None,
+    now_ns: Callable[[], int] = wall_clock_ns,
+) -> AsyncIterator[Engine]:
+    """Open an engine; nothing flows before ``await engine.start()``, and nothing outlives the block.
+
+    Args:
+        feeds: sources of market data.
+        broker: None for ``SimulatedBroker()``, a venue in this process.
+        strategies: one, several, or a mapping from id to strategy.
+        scheduler: to share one with other engines or the host; None for one of its own, with collection frozen.
+        journal: where intents are recorded before they leave; None keeps them in memory.
+        now_ns: the engine's clock, UNIX ns.
+
+    Leaving the block closes the engine in order (see ``close``). Cancelling it, or an error in it, cancels everything
+    at once; orders that work at the venue are then left as they are.
+    """
+    if broker is None:
+        from trio_nt.exchange.simulated import SimulatedBroker
+
+        broker = SimulatedBroker()
+    config = EngineConfig() if config is None else config
+    async with AsyncExitStack() as stack:
+        if scheduler is None:
+            scheduler = await stack.enter_async_context(open_scheduler(freeze_gc=True))
+        async with trio.open_nursery() as nursery:
+            engine = Engine(
+                config, scheduler, nursery, broker, list(feeds), MemoryJournal() if journal is None else journal, now_ns
+            )
+            listed = strategies if isinstance(strategies, (Strategy, Mapping)) else list(strategies)
+            if listed:
+                for strategy_id, strategy in by_id(listed).items():
+                    engine.add_strategy(strategy_id, strategy)
+            try:
+                yield engine
+                await engine.close()
+            finally:
+                await engine.cancel_tasks()

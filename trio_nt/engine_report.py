@@ -1,0 +1,95 @@
+"""From a live engine to its report. What only the venue knows is added by whoever can ask it (``live.py``)."""
+
+from collections.abc import Iterator
+from decimal import Decimal
+
+import attrs
+
+from trio_nt.engine import Engine
+from trio_nt.model.money import to_decimal
+from trio_nt.model.orders import Order, OrderState
+from trio_nt.report import Check, CurrencyPnl, OrderRecord, Report, StrategyLine, Throughput, counted, plain
+from trio_nt.storage.journal import OrderIntent
+
+
+def report_of(engine: Engine) -> Report:
+    """What the engine itself knows: everything but the venue's side."""
+    desk = engine.desk
+    fills = desk.books.fills_by_order
+    orders = [order for order in desk.orders if order.strategy_id in engine.supervised]
+    records = [OrderRecord.of(order, fills.get(order.client_order_id, ())) for order in orders]
+    refused = [OrderRecord.of_refusal(refusal) for refusal in desk.refusals]
+    return Report(
+        title=f"engine with {', '.join(engine.supervised) or 'no strategy'}",
+        checks=tuple(_checks(engine, orders)),
+        pnl=tuple(CurrencyPnl(**attrs.asdict(row)) for row in desk.books.pnl(_marks(engine))),
+        latencies=tuple(engine.stamps.rows()),
+        throughput=tuple(_throughput(engine, len(orders))),
+        orders_by_state=counted([order.status for order in records]),
+        refusals=counted([refusal.reason.value for refusal in desk.refusals]),
+        strategies=tuple(_strategies(engine, orders)),
+        data=tuple(_data(engine)),
+        assumptions=tuple(_assumptions(engine)),
+        orders=tuple(records + refused),
+    )
+
+
+def _marks(engine: Engine) -> dict[str, Decimal]:
+    mids = {instrument.id: engine.board.mid(index) for index, instrument in enumerate(engine.instruments)}
+    return {name: to_decimal(mid) for name, mid in mids.items() if mid is not None}
+
+
+def _checks(engine: Engine, orders: list[Order]) -> Iterator[Check]:
+    rows = engine.market.rows_sent + engine.bars.rows_sent
+    for name, entry in engine.supervised.items():
+        if not entry.failure:
+            yield Check.equal(
+                f"events in the ring = seen by {name}", rows - entry.joined_at, entry.actor.runner.rows_seen
+            )
+    unsent = sum(not order.broker_order_id and order.state is OrderState.CANCELLED for order in orders)
+    records = getattr(engine.journal, "records", None)
+    if records is not None:
+        recorded = sum(isinstance(record, OrderIntent) for record in records)
+        yield Check.equal("orders approved = recorded + withdrawn unsent", engine.desk.approved, recorded + unsent)
+    statistics = engine.gateway.statistics()
+    yield Check.equal(
+        "orders sent = acknowledged + rejected + unknown",
+        statistics.submitted,
+        statistics.acknowledged + statistics.rejected + statistics.unknown,
+    )
+    yield Check.equal("orders still working", 0, sum(order.is_working for order in orders))
+
+
+def _throughput(engine: Engine, orders: int) -> Iterator[Throughput]:
+    seconds = engine.ran_s
+    yield Throughput("market events", engine.market.rows_sent + engine.bars.rows_sent, seconds)
+    yield Throughput("signals", sum(entry.actor.proposed for entry in engine.supervised.values()), seconds)
+    yield Throughput("orders", orders, seconds)
+
+
+def _strategies(engine: Engine, orders: list[Order]) -> Iterator[StrategyLine]:
+    fills = engine.desk.books.fills_by_order
+    for name, entry in engine.supervised.items():
+        own = [order for order in orders if order.strategy_id == name]
+        filled = sum(len(fills.get(order.client_order_id, ())) for order in own)
+        runner = entry.actor.runner
+        yield StrategyLine(name, runner.rows_seen, runner.signals, len(own), filled, entry.state, entry.failure)
+
+
+def _data(engine: Engine) -> Iterator[str]:
+    rows, bars = engine.market.rows_sent, engine.bars.rows_sent
+    yield f"{rows:,} quotes and trades, {bars:,} bars of {len(engine.instruments)} instruments"
+    flagged = engine.market.flagged + engine.bars.flagged
+    if flagged:
+        yield f"{flagged:,} of them with bad prices or sizes, never traded on"
+
+
+def _assumptions(engine: Engine) -> Iterator[str]:
+    yield from engine.assumptions
+    yield "half spread: against the mid price last seen when the fill was heard of"
+    yield f"cash at the start: {_amounts(engine)}"
+    yield "orders were recorded in memory: they do not survive the process"
+
+
+def _amounts(engine: Engine) -> str:
+    return ", ".join(f"{plain(amount)} {currency}" for currency, amount in engine.initial_cash.items()) or "nothing"

@@ -1,0 +1,313 @@
+"""The market ring: where feeds put rows, and the last good quote of every instrument beside it.
+
+One sender writes the ring, so a row's place in it is known when it is written. Around the ring lie columns of the
+same length for what belongs to a row but is nobody's market data: the stamps t0, t1 and t2 (``perf_counter_ns``).
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import trio
+from numpy.typing import ArrayLike
+
+from scheduler import Backpressure, BroadcastReceiver, BroadcastSender, open_broadcast
+from trio_nt.feeds.base import InstrumentKeys
+from trio_nt.model.instruments import Instrument, Instruments
+from trio_nt.model.market import (
+    BAR,
+    BAR_FIELDS,
+    MARKET_FIELDS,
+    QUOTE,
+    TRADE,
+    Column,
+    Columns,
+    flag_bars,
+    flag_quotes,
+    flag_trades,
+)
+from trio_nt.stamps import INGESTION, StageClock
+
+
+class QuoteBoard:
+    """The last good quote of every instrument: for risk and for dashboards, never for a strategy."""
+
+    def __init__(self, instruments: int) -> None:
+        self.bid: Column = np.full(instruments, np.nan)
+        self.ask: Column = np.full(instruments, np.nan)
+        self.ts_init: Column = np.zeros(instruments, np.int64)
+        self._changed: Column = np.zeros(instruments, np.bool_)
+
+    def show(self, instrument: Column, bid: Column, ask: Column, ts_init: Column) -> None:
+        """Take good quotes, oldest first, shape (n,) each."""
+        if not len(instrument):
+            return
+        greatest = int(instrument.max())
+        if greatest >= len(self.bid):
+            self._grow(greatest + 1)
+        # Where an instrument occurs more than once, the last assignment stands.
+        self.bid[instrument], self.ask[instrument], self.ts_init[instrument] = bid, ask, ts_init
+        self._changed[instrument] = True
+
+    def take_changed(self) -> list[tuple[int, float, float, int]]:
+        """Index, bid, ask and time of the instruments that were quoted since the last call."""
+        rows = np.flatnonzero(self._changed)
+        self._changed[rows] = False
+        columns = (rows, self.bid[rows], self.ask[rows], self.ts_init[rows])
+        return list(zip(*(column.tolist() for column in columns), strict=True))
+
+    def mid(self, index: int) -> float | None:
+        """The middle of the last good quote; None before the first."""
+        if index >= len(self.bid) or not self.bid[index] > 0:
+            return None
+        return float(self.bid[index] + self.ask[index]) / 2
+
+    def _grow(self, size: int) -> None:
+        size = max(size, 2 * len(self.bid))
+        for name in ("bid", "ask", "ts_init", "_changed"):
+            old = getattr(self, name)
+            new = np.full(size, np.nan) if old.dtype.kind == "f" else np.zeros(size, old.dtype)
+            new[: len(old)] = old
+            setattr(self, name, new)
+
+
+class MarketRing:
+    """One ring of market rows, with its stamps. ``rows_sent`` counts rows, ``flagged`` those with bad data."""
+
+    def __init__(
+        self,
+        capacity: int,
+        fields: Mapping[str, np.dtype[Any]] = MARKET_FIELDS,
+        *,
+        backpressure: Backpressure | None = None,
+        stall_timeout_s: float | None = None,
+        debug: bool = False,
+    ) -> None:
+        self.sender: BroadcastSender
+        self.sender, first = open_broadcast(
+            capacity, fields, backpressure=backpressure, stall_timeout_s=stall_timeout_s, debug=debug
+        )
+        first.close()  # readers subscribe when they start; a reader that never reads would hold the sender
+        self.capacity = capacity
+        self.t0: Column = np.zeros(capacity, np.int64)
+        self.t1: Column = np.zeros(capacity, np.int64)
+        self.t2: Column = np.zeros(capacity, np.int64)
+        self.rows_sent = 0
+        self.flagged = 0
+        # A block that is longer waits for ever between the watermarks.
+        self.longest_block = max(1, capacity // 4)
+
+    def subscribe(self, name: str) -> BroadcastReceiver:
+        return self.sender.subscribe(name=name)
+
+    async def put(self, rows: dict[str, Any], count: int, t0: Column | int, sequence: Callable[[int], Column]) -> None:
+        """Write ``count`` rows when there is room. A checkpoint. Cancelled, nothing was written."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            rows["sequence"] = sequence(count)
+            try:
+                self.sender.send_nowait(rows)
+                break
+            except trio.WouldBlock:
+                await self.sender.wait_below_low_watermark()
+        self._stamp(count, t0)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _stamp(self, count: int, t0: Column | int) -> None:
+        start = self.rows_sent % self.capacity
+        self.rows_sent += count
+        end = start + count
+        now = time.perf_counter_ns()
+        if end <= self.capacity:
+            self.t0[start:end] = t0
+            self.t1[start:end] = now
+            return
+        slots = np.arange(start, end) % self.capacity
+        self.t0[slots] = t0
+        self.t1[slots] = now
+
+
+class EngineSender:
+    """What one feed sends into: the engine's rings, its clock, its instruments. See ``MarketSender``.
+
+    An instrument that nobody described is taken for an equity on its first row; ``on_unknown`` hears of it.
+    ``t0_is_ts_event`` says that this feed's ``ts_event`` is the scheduled time of sending by the clock of this machine,
+    so that latencies count from there; otherwise they count from the receipt.
+    """
+
+    def __init__(
+        self,
+        market: MarketRing,
+        bars: MarketRing,
+        instruments: Instruments,
+        board: QuoteBoard,
+        *,
+        now_ns: Callable[[], int],
+        sequence: "Sequence",
+        stamps: StageClock,
+        on_unknown: Callable[[Instrument], None] | None = None,
+        t0_is_ts_event: bool = False,
+    ) -> None:
+        self.instruments = instruments
+        self.rows_sent = 0
+        self._market = market
+        self._bars = bars
+        self._board = board
+        self._now_ns = now_ns
+        self._sequence = sequence
+        self._ingestion = stamps.stage(INGESTION)
+        self._on_unknown = on_unknown
+        self._t0_is_ts_event = t0_is_ts_event
+
+    async def quotes(
+        self,
+        *,
+        instrument: InstrumentKeys,
+        ts_event: ArrayLike,
+        bid: ArrayLike,
+        ask: ArrayLike,
+        bid_size: ArrayLike,
+        ask_size: ArrayLike,
+        ts_init: ArrayLike | None = None,
+    ) -> None:
+        values = {"bid": bid, "ask": ask, "bid_size": bid_size, "ask_size": ask_size}
+        columns = self._columns(QUOTE, instrument, ts_event, ts_init, values)
+        await self._send(self._market, columns, MARKET_FIELDS)
+
+    async def trades(
+        self,
+        *,
+        instrument: InstrumentKeys,
+        ts_event: ArrayLike,
+        price: ArrayLike,
+        size: ArrayLike,
+        aggressor: ArrayLike = 0,
+        ts_init: ArrayLike | None = None,
+    ) -> None:
+        values = {"price": price, "size": size, "aggressor": aggressor}
+        columns = self._columns(TRADE, instrument, ts_event, ts_init, values)
+        await self._send(self._market, columns, MARKET_FIELDS)
+
+    async def bars(
+        self,
+        *,
+        instrument: InstrumentKeys,
+        ts_event: ArrayLike,
+        open: ArrayLike,
+        high: ArrayLike,
+        low: ArrayLike,
+        close: ArrayLike,
+        volume: ArrayLike,
+        ts_init: ArrayLike | None = None,
+    ) -> None:
+        values = {"open": open, "high": high, "low": low, "close": close, "volume": volume}
+        columns = self._columns(BAR, instrument, ts_event, ts_init, values)
+        await self._send(self._bars, columns, BAR_FIELDS)
+
+    async def rows(self, columns: Columns) -> None:
+        """Quotes and trades in one block: every market field but ``sequence`` and ``flags``; ``ts_init`` may be absent.
+
+        Shape (n,) each. A checkpoint, as the other calls.
+        """
+        block = dict(columns)
+        if "ts_init" not in block:
+            block["ts_init"] = np.full(len(block["kind"]), self._now_ns(), np.int64)
+        await self._send(self._market, block, MARKET_FIELDS)
+
+    def _columns(
+        self,
+        kind: int,
+        instrument: InstrumentKeys,
+        ts_event: ArrayLike,
+        ts_init: ArrayLike | None,
+        values: Mapping[str, ArrayLike],
+    ) -> dict[str, Column]:
+        fields = BAR_FIELDS if kind == BAR else MARKET_FIELDS
+        stamped = self._now_ns() if ts_init is None else ts_init
+        given = {"instrument": self._index(instrument), "ts_event": ts_event, "ts_init": stamped, **values}
+        arrays = {name: np.atleast_1d(np.asarray(value, fields[name])) for name, value in given.items()}
+        try:
+            rows = np.broadcast_shapes(*(array.shape for array in arrays.values()))
+        except ValueError:
+            lengths = ", ".join(f"{name} {len(array)}" for name, array in arrays.items())
+            raise ValueError(f"columns must have the same length, were {lengths}") from None
+        if len(rows) != 1:
+            raise ValueError(f"columns must be one-dimensional, had shape {rows}")
+        columns: dict[str, Column] = {name: np.broadcast_to(array, rows) for name, array in arrays.items()}
+        columns["kind"] = np.full(rows, kind, np.uint8)
+        for name, dtype in fields.items():
+            if name not in columns and name not in ("sequence", "flags"):
+                columns[name] = np.full(rows, np.nan if dtype.kind == "f" else 0, dtype)
+        return columns
+
+    def _index(self, keys: InstrumentKeys) -> ArrayLike:
+        if isinstance(keys, (str, Instrument)):
+            return self._index_of(keys)
+        if isinstance(keys, (int, np.integer)):
+            return self.instruments.index(keys)
+        array = np.asarray(keys)
+        if array.dtype.kind in "iu":
+            for index in np.unique(array).tolist():
+                self.instruments.index(index)
+            return array
+        return [self._index_of(key) for key in keys]
+
+    def _index_of(self, key: Any) -> int:
+        try:
+            return self.instruments.index(key)
+        except KeyError:
+            if self._on_unknown is None or not isinstance(key, str) or not key:
+                raise
+        instrument = Instrument(id=key, symbol=key)
+        self.instruments.add(instrument)
+        self._on_unknown(instrument)
+        return self.instruments.index(key)
+
+    async def _send(self, ring: MarketRing, columns: dict[str, Column], fields: Mapping[str, Any]) -> None:
+        count = len(columns["kind"])
+        columns["flags"] = flags = _flags(columns, fields)
+        ring.flagged += int(np.count_nonzero(flags))
+        for start in range(0, count, ring.longest_block):
+            stop = min(start + ring.longest_block, count)
+            piece = columns if count <= ring.longest_block else {k: v[start:stop] for k, v in columns.items()}
+            await self._put(ring, piece, stop - start)
+
+    async def _put(self, ring: MarketRing, piece: dict[str, Column], count: int) -> None:
+        # Wall clock and perf_counter are read together: durations count from t0 by the clock that never steps.
+        t0 = time.perf_counter_ns() - (self._now_ns() - piece["ts_event" if self._t0_is_ts_event else "ts_init"])
+        if ring is self._market:
+            good = (piece["kind"] == QUOTE) & (piece["flags"] == 0)
+            quotes = [piece[name][good] for name in ("instrument", "bid", "ask", "ts_init")]
+        else:
+            good = piece["flags"] == 0
+            quotes = [piece[name][good] for name in ("instrument", "close", "close", "ts_init")]
+        self._board.show(*quotes)
+        await ring.put(piece, count, t0, self._sequence.take)
+        self.rows_sent += count
+        self._ingestion.record_many(time.perf_counter_ns() - t0)
+
+
+class Sequence:
+    """Numbers rows of all rings in one order."""
+
+    __slots__ = ("_next",)
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def take(self, count: int) -> Column:
+        """The next ``count`` numbers. Taken again when the rows found no room: numbers are unique, not dense."""
+        start, self._next = self._next, self._next + count
+        return np.arange(start, start + count, dtype=np.int64)
+
+
+def _flags(columns: Columns, fields: Mapping[str, Any]) -> Column:
+    if fields is BAR_FIELDS:
+        return flag_bars(columns)
+    kind = columns["kind"]
+    is_quote = kind == QUOTE
+    if is_quote.all():
+        return flag_quotes(columns["bid"], columns["ask"], columns["bid_size"], columns["ask_size"])
+    quotes = flag_quotes(columns["bid"], columns["ask"], columns["bid_size"], columns["ask_size"])
+    return np.where(is_quote, quotes, flag_trades(columns["price"], columns["size"]))
