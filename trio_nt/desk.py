@@ -23,6 +23,7 @@ from trio_nt.portfolio import Portfolio, PortfolioState
 from trio_nt.risk.core import RiskEngine
 
 _ON_ITS_WAY = (OrderState.INTENDED, OrderState.SENT)
+_ASKED_TO_CHANGE = (OrderState.PENDING_CANCEL, OrderState.PENDING_REPLACE)
 
 
 @attrs.frozen
@@ -104,10 +105,18 @@ class Desk:
 
     def working_orders(self, strategy_id: str, instrument_id: str | None) -> Sequence[Order]:
         return [
-            order
+            _as_told(order)
             for order in self.orders.working(strategy_id=strategy_id, instrument=instrument_id)
             if order.state not in _ON_ITS_WAY
         ]
 
     def portfolio(self) -> PortfolioState:
         return self.books.state()
+
+
+def _as_told(order: Order) -> Order:
+    """A copy that shows what the venue has said. What we asked it for meanwhile would show how rows are grouped."""
+    state = order.state
+    if state in _ASKED_TO_CHANGE:
+        state = OrderState.PARTIALLY_FILLED if order.filled_quantity else OrderState.ACCEPTED
+    return attrs.evolve(order, state=state)

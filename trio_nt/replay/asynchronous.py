@@ -8,9 +8,10 @@ time never decides anything.
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import outcome
 import trio
 
-from trio_nt.replay.driver import Asleep, Handler, Run
+from trio_nt.replay.seats import Asleep, Handler, Run, Wake
 
 
 class _Call:
@@ -30,10 +31,16 @@ class AsyncHandlers:
         self._calls: dict[str, _Call] = {}
 
     def sleep_of(self, strategy_id: str) -> Callable[[int], Awaitable[None]]:
-        """``context.sleep`` of one strategy: waits until the driver says that its market time has come."""
+        """``context.sleep`` of one strategy: waits until the driver says that its market time has come.
+
+        Raises:
+            RuntimeError: a handler of the strategy sleeps already, in another task.
+        """
 
         async def sleep(until_ns: int) -> None:
             call = self._calls[strategy_id]
+            if call.answered.is_set():
+                raise RuntimeError(f"strategy {strategy_id!r} sleeps already: one sleep at a time")
             call.value = Asleep(until_ns)
             call.wake = trio.Event()
             call.answered.set()
@@ -42,22 +49,28 @@ class AsyncHandlers:
         return sleep
 
     async def drive(self, run: Run) -> None:
-        """Run a replay to its end. Handlers that still sleep then are cancelled."""
+        """Run a replay to its end. Handlers that still sleep then are cancelled; so is everything when it fails."""
         async with trio.open_nursery() as nursery:
-            try:
-                request = next(run)
-                while True:
-                    if isinstance(request, Handler):
-                        call = self._calls[request.strategy_id] = _Call()
-                        nursery.start_soon(self._await, call, request.awaitable, name=request.strategy_id)
-                    else:
-                        call = self._calls[request.strategy_id]
-                        call.answered = trio.Event()
-                        call.wake.set()
-                    await call.answered.wait()
-                    request = run.send(call.value) if call.error is None else run.throw(call.error)
-            except StopIteration:
-                nursery.cancel_scope.cancel()
+            step = outcome.capture(next, run)
+            while isinstance(step, outcome.Value):
+                step = await self._answer(nursery, run, step.value)
+            nursery.cancel_scope.cancel()
+        if not isinstance(step.error, StopIteration):
+            raise step.error  # here, so that it does not arrive in a group
+
+    async def _answer(self, nursery: trio.Nursery, run: Run, request: Handler | Wake) -> Any:
+        """The driver's next step, once the handler has returned or sleeps."""
+        if isinstance(request, Handler):
+            call = self._calls[request.strategy_id] = _Call()
+            nursery.start_soon(self._await, call, request.awaitable, name=request.strategy_id)
+        else:
+            call = self._calls[request.strategy_id]
+            call.answered = trio.Event()
+            call.wake.set()
+        await call.answered.wait()
+        if call.error is not None:
+            return outcome.capture(run.throw, call.error)
+        return outcome.capture(run.send, call.value)
 
     async def _await(self, call: _Call, awaitable: Awaitable[Any]) -> None:
         try:

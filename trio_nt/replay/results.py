@@ -2,19 +2,16 @@
 
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 import attrs
 
 from trio_nt.features.pipeline import FeaturePipeline
 from trio_nt.feeds.data import MarketData
 from trio_nt.feeds.statistics import FileStatistics
-from trio_nt.model.money import to_decimal
 from trio_nt.replay.driver import ReplayDriver
+from trio_nt.replay.prices import middle
+from trio_nt.replay.settings import ReplaySettings
 from trio_nt.report import Check, CurrencyPnl, OrderRecord, Report, StrategyLine, Throughput, counted, plain
-
-if TYPE_CHECKING:
-    from trio_nt.replay import ReplaySettings
 
 
 @attrs.frozen
@@ -22,7 +19,7 @@ class ReplayResult:
     """What a replay leaves: its driver with the desk, the venue and the strategies as they stand at the end."""
 
     data: MarketData
-    settings: "ReplaySettings"
+    settings: ReplaySettings
     driver: ReplayDriver
     pipeline: FeaturePipeline
     elapsed_s: float
@@ -32,7 +29,7 @@ class ReplayResult:
     def marks(self) -> dict[str, Decimal]:
         """Last mid price (or close) by instrument id."""
         instruments = self.driver.desk.instruments
-        return {instruments[index].id: to_decimal(price) for index, price in self.driver.last_prices.items()}
+        return {instruments[index].id: middle(*price) for index, price in self.driver.prices.last.items()}
 
 
 def report_of(result: ReplayResult) -> Report:
@@ -109,7 +106,7 @@ def _strategies(result: ReplayResult) -> Iterator[StrategyLine]:
         runner = seat.runner
         own = [order for order in desk.orders if order.strategy_id == runner.strategy_id]
         fills = sum(len(desk.books.fills_by_order.get(order.client_order_id, ())) for order in own)
-        state = "failed" if seat.failure else "finished"
+        state = "failed" if seat.failure else "asleep" if seat.is_asleep else "finished"
         yield StrategyLine(runner.strategy_id, runner.rows_seen, runner.signals, len(own), fills, state, seat.failure)
 
 
@@ -120,7 +117,7 @@ def _assumptions(result: ReplayResult) -> Iterator[str]:
         "an order meets the first quote at or after its arrival"
     )
     yield "the whole quantity fills at the touch, whatever size is shown; a resting limit fills at its price"
-    cash = ", ".join(f"{plain(amount)} {currency}" for currency, amount in (settings.cash or {}).items())
+    cash = ", ".join(f"{plain(amount)} {currency}" for currency, amount in settings.cash.items())
     yield f"the account starts with {cash}"
     yield from result.data.assumptions
 

@@ -1,41 +1,16 @@
-"""The exchange of a replay, seen through the latencies: orders travel to it, reports travel back. Pure.
-
-Everything in a replay has a key, and happens in the order of the keys:
-
-    (time, row, number)
-
-``row`` is the run-wide number of the row it follows at the same time, or ``BEFORE_ROWS`` when a latency brought it
-there: what arrives at a time comes before the rows of that time. ``number`` counts, so equal times and rows keep the
-order in which they came to be. A row's own key is ``(ts_init, row, 0)``.
-"""
+"""The exchange of a replay, seen through the latencies: orders travel to it, reports travel back. Pure."""
 
 import heapq
-from bisect import bisect_left
 from decimal import Decimal
 from typing import NamedTuple, TypeAlias
-
-import numpy as np
 
 from trio_nt.exchange.matching import Exchange, Touch
 from trio_nt.model.events import OrderEvent
 from trio_nt.model.instruments import Instruments
 from trio_nt.model.market import QUOTE
-from trio_nt.model.money import to_decimal
 from trio_nt.model.orders import BrokerUpdate, OrderRequest
-from trio_nt.strategies.runner import Block
-
-BEFORE_ROWS = -1
-Key: TypeAlias = tuple[int, int, int]
-
-
-class Place(NamedTuple):
-    """A moment in the order of everything: a time, and the row it follows at that time (or ``BEFORE_ROWS``)."""
-
-    at_ns: int
-    row: int
-
-    def later(self, latency_ns: int) -> "Place":
-        return Place(self.at_ns + latency_ns, BEFORE_ROWS) if latency_ns else self
+from trio_nt.replay.prices import middle
+from trio_nt.replay.rows import BEFORE_ROWS, END_OF_TIME, BlockRows, Key, Place
 
 
 class SubmitOrder(NamedTuple):
@@ -55,41 +30,6 @@ class ReplaceOrder(NamedTuple):
 Instruction: TypeAlias = SubmitOrder | CancelOrder | ReplaceOrder
 
 
-class BlockRows:
-    """One block as the exchange reads it: plain lists, and the good quotes of each instrument."""
-
-    __slots__ = ("_quotes", "base", "block", "flags", "instrument", "is_bars", "prices", "times")
-
-    def __init__(self, block: Block, base: int) -> None:
-        self.block = block
-        self.base = base  # run-wide number of row 0
-        self.times = block.times
-        self.is_bars = "open" in block.columns
-        self.instrument: list[int] = block.columns["instrument"].tolist()
-        self.flags: list[int] = block.columns["flags"].tolist()
-        self._quotes: dict[int, list[int]] = {}
-
-    def __len__(self) -> int:
-        return len(self.times)
-
-    def last_quote(self, index: int, before: int) -> Touch | None:
-        """The last good quote of an instrument before row ``before``; None without one (bars have none)."""
-        rows = self._quotes.get(index)
-        if rows is None:
-            columns = self.block.columns
-            good = (columns["kind"] == QUOTE) & (columns["flags"] == 0) & (columns["instrument"] == index)
-            rows = self._quotes[index] = np.flatnonzero(good).tolist()
-        position = bisect_left(rows, before)
-        return self.touch(rows[position - 1]) if position else None
-
-    def touch(self, row: int) -> Touch:
-        """A quote row as the exchange takes it."""
-        bid, ask, bid_size, ask_size = (
-            float(self.block.columns[name][row]) for name in ("bid", "ask", "bid_size", "ask_size")
-        )
-        return Touch(bid, ask, bid_size, ask_size, self.times[row])
-
-
 class Delivery(NamedTuple):
     """A report on its way to the engine, with the mid price at the moment it speaks of."""
 
@@ -107,7 +47,7 @@ class ReplayVenue:
     """The matching core behind ``order_latency`` and ``report_latency``.
 
     ``advance`` runs it as far as no new instruction can reach: whatever happens at a floor leaves at the floor or
-    later and arrives ``order_latency`` after that.
+    later and arrives ``order_latency`` after that. It never runs past rows that are not there yet.
     """
 
     def __init__(
@@ -122,6 +62,7 @@ class ReplayVenue:
         self._number = 0
         self._row = 0  # next row of the block to show
         self._rows: BlockRows | None = None
+        self._end = END_OF_TIME
         self._last_touch: dict[int, Touch] = {}  # of blocks before this one
         self._instruments = instruments
 
@@ -148,21 +89,22 @@ class ReplayVenue:
 
     # -- time --
 
-    def open_block(self, rows: BlockRows) -> None:
-        """Go on to the next block. The one before must have been shown to its end or have no working order."""
+    def open_block(self, rows: BlockRows, end: Key) -> None:
+        """Go on to the next block, which ``end``, the key of the row after it, follows.
+
+        The block before must have been shown to its end: ``advance`` to its own ``end`` does that.
+        """
         if self._rows is not None:
-            for index in range(len(self._instruments)):
-                touch = self._rows.last_quote(index, len(self._rows))
-                if touch is not None:
-                    self._last_touch[index] = touch
-        self._rows, self._row = rows, 0
+            for index, quotes in self._rows.quotes.items():
+                self._last_touch[index] = self._rows.touch(quotes[-1])
+        self._rows, self._row, self._end = rows, 0, end
 
     def advance(self, floor: Key) -> None:
         """Show the exchange rows and instructions in their order, up to where a new instruction could come between.
 
         ``floor``: the earliest key at which a strategy may act next. A report found on the way lowers it.
         """
-        horizon = self._horizon(floor)
+        horizon = min(self._horizon(floor), self._end)
         while True:
             if self._reports:
                 horizon = min(horizon, self._horizon(self._reports[0][0]))
@@ -182,18 +124,16 @@ class ReplayVenue:
         rows = self._rows
         if rows is None:
             return False
-        working, times, base = self.exchange.working_instruments, rows.times, rows.base
-        instrument, flags = rows.instrument, rows.flags
-        row, end = self._row, len(times)
-        while row < end and (times[row], base + row, 0) < limit:
+        working, instrument, flags = self.exchange.working_instruments, rows.instrument, rows.flags
+        stop = rows.before(limit)
+        for row in range(self._row, stop):
             if not flags[row] and working[instrument[row]]:
                 updates = self._show(rows, row)
                 if updates:
                     self._row = row + 1
-                    self._report(updates, Place(times[row], base + row), row + 1)
+                    self._report(updates, Place(rows.times[row], rows.base + row), row + 1)
                     return True
-            row += 1
-        self._row = row
+        self._row = max(self._row, stop)
         return False
 
     def _show(self, rows: BlockRows, row: int) -> list[BrokerUpdate]:
@@ -208,12 +148,10 @@ class ReplayVenue:
 
     def _arrive(self, key: Key, instruction: Instruction) -> None:
         at_ns, after_row, _ = key
-        rows = self._rows
-        row = 0
-        if rows is not None:
-            # Rows that came before it are past, whether or not they had to be shown.
-            row = bisect_left(rows.times, at_ns) if after_row == BEFORE_ROWS else after_row - rows.base + 1
-            row = self._row = max(self._row, min(row, len(rows)))
+        # Rows that came before it are past, whether or not they had to be shown.
+        if self._rows is not None:
+            self._row = max(self._row, self._rows.before(key))
+        row = self._row
         match instruction:
             case SubmitOrder(request):
                 index = self._instruments.index(request.instrument)
@@ -236,6 +174,6 @@ class ReplayVenue:
             mid = None
             if update.execution is not None:
                 touch = self._touch_at(self._instruments.index(update.instrument), before)
-                mid = None if touch is None else (to_decimal(touch.bid) + to_decimal(touch.ask)) / 2
+                mid = None if touch is None else middle(touch.bid, touch.ask)
             key = self._key(place.later(self.report_latency_ns))
             heapq.heappush(self._reports, (key, Delivery(update, mid)))

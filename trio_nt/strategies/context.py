@@ -118,7 +118,8 @@ class StrategyContext:
     def set_timer(self, name: str, *, at_ns: int | None = None, every_ns: int | None = None) -> None:
         """Have ``on_timer(name)`` called at ``at_ns`` (UNIX ns, market time), or every ``every_ns`` from now on.
 
-        A time that has passed is due at once. Both together: first at ``at_ns``, then every ``every_ns``.
+        A time that has passed is due one nanosecond from now, so that a timer never fires in the moment it was set.
+        Both together: first at ``at_ns``, then every ``every_ns``.
 
         Raises:
             ValueError: neither is given, or ``every_ns`` is not above 0.
@@ -128,10 +129,12 @@ class StrategyContext:
         if every_ns is not None and every_ns <= 0:
             raise ValueError(f"every_ns must be above 0, was {every_ns}")
         first = self.now_ns + (every_ns or 0) if at_ns is None else at_ns
-        self._timers.set(name, first, every_ns or 0)
+        self._timers.set(name, max(int(first), self.now_ns + 1), int(every_ns or 0))
 
     async def sleep(self, seconds: float) -> None:
-        """Wait in market time, in an ``async`` handler. This strategy's next events wait meanwhile. A checkpoint.
+        """Wait in market time, in an ``async`` handler, at least one nanosecond. A checkpoint.
+
+        This strategy's next events wait meanwhile. A replay that ends first cancels the wait.
 
         Raises:
             ValueError: ``seconds`` is negative.
@@ -141,7 +144,7 @@ class StrategyContext:
             raise ValueError(f"seconds must not be negative, was {seconds}")
         if self._sleep is None:
             raise RuntimeError("sleep needs async handlers: write `async def` and await it")
-        await self._sleep(self.now_ns + round(seconds * 1e9))
+        await self._sleep(self.now_ns + max(1, round(seconds * 1e9)))
 
     def _refuse_in_open_loop(self, what: str) -> None:
         if self._open_loop:

@@ -2,8 +2,14 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from datetime import date
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
+from typing import Any
 
 import attrs
+import numpy as np
 
 from trio_nt.strategies.base import Strategy
 
@@ -36,10 +42,27 @@ def by_id(strategies: "Strategy | Iterable[Strategy] | Mapping[str, Strategy]") 
     return dict(sorted(named.items()))
 
 
-def configuration_of(strategy: object) -> str:
-    """A strategy's fields as text; empty for a class without attrs fields."""
-    # The default repr holds an address; equal classes without fields keep the order in which they were listed.
-    return repr(strategy) if attrs.has(type(strategy)) else ""
+def configuration_of(value: object) -> str:
+    """A configuration as text: the same for equal ones, in every interpreter.
+
+    attrs objects are named by their type and the fields that make them; sets are sorted; a function is named, and an
+    object that nothing is known of is its type: the default ``repr`` holds an address.
+    """
+    kind: type[Any] = type(value)
+    if attrs.has(kind):
+        names = [field.name for field in attrs.fields(kind) if field.init]
+        inner = ", ".join(f"{name}={configuration_of(getattr(value, name))}" for name in names)
+        return f"{kind.__qualname__}({inner})"
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{configuration_of(key)}: {configuration_of(each)}" for key, each in value.items())
+        return f"{{{inner}}}"
+    if isinstance(value, (set, frozenset)):
+        return f"{{{', '.join(sorted(map(configuration_of, value)))}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(configuration_of, value))}]"
+    if value is None or isinstance(value, (bool, int, float, str, bytes, Decimal, Enum, date, PurePath, np.generic)):
+        return repr(value)
+    return str(getattr(value, "__qualname__", kind.__qualname__))
 
 
 def _base_name(strategy: object) -> str:

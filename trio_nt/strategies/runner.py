@@ -2,14 +2,16 @@
 
 Rules
 - A block is a run of consecutive rows; a window of it, ``[start, stop)``, is what a strategy is given at once.
-- ``on_market_data`` sees the window first, then the per-event handlers see its good rows one by one.
-- Timers due by a row's time fire before that row.
+- ``on_market_data`` is given the window in one batch; the per-event handlers see its good rows one by one. A strategy
+  that has both is given batches of one row, each followed by its event: a longer one would know its later events.
+- Timers due by a row's time fire before that row. When ``window`` ends, every timer due by its last row has fired.
 - Every action leaves with the time and the row that caused it, in the order in which the handlers returned it.
 - An ``async`` handler makes the caller drive ``window`` as a generator: it yields what is to be awaited and is sent
   the answer. Plain handlers yield nothing.
 """
 
 import inspect
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -23,10 +25,15 @@ from trio_nt.strategies.context import Desk, StrategyContext, Timers, feature_ro
 
 Steps: TypeAlias = Generator[Awaitable[Any], Any, None]
 _NO_FEATURES: tuple[Any, ...] = ()
+BEFORE_ROWS = -1
 
 
 class Caused(NamedTuple):
-    """An action with its cause. ``row`` counts within the block."""
+    """An action with its cause.
+
+    ``row`` counts within the block; ``BEFORE_ROWS`` where a time caused it, not a row. ``at_ns`` is later than the
+    row's time where a handler slept.
+    """
 
     at_ns: int
     row: int
@@ -65,6 +72,8 @@ class Block:
 class StrategyRunner:
     """One strategy with its context, timers and features.
 
+    ``row`` is the row of the block that the handler called last was called for, or ``BEFORE_ROWS``.
+
     Raises:
         TypeError: not a ``Strategy``; ``open_loop`` together with handlers of orders or fills.
         ValueError: a feature's name that is no identifier.
@@ -88,6 +97,7 @@ class StrategyRunner:
         self.feature_specs: Mapping[str, FeatureSpec] = dict(strategy.features())
         self.rows_seen = 0
         self.signals = 0
+        self.row = BEFORE_ROWS
         self._timers = Timers()
         self._event_handlers = self._find_event_handlers()
         self._reads_batches = self._overrides("on_market_data")
@@ -144,30 +154,33 @@ class StrategyRunner:
         feature_rows: Sequence[Any],
         out: list[Caused],
     ) -> Steps:
-        """Show rows ``[start, stop)`` of a block to the strategy; append what it does to ``out``."""
+        """Show rows ``[start, stop)`` of a block, at least one, to the strategy; append what it does to ``out``."""
         self.rows_seen += stop - start
-        if self._reads_batches:
-            yield from self._batches(block, start, stop, features, out)
-        if self._event_handlers:
+        if not self._event_handlers:
+            if self._reads_batches:
+                yield from self._batches(block, start, stop, features, out)
+        elif not self._reads_batches:
             yield from self._events(block, start, stop, feature_rows, out)
+        else:
+            for row in range(start, stop):
+                yield from self._batches(block, row, row + 1, features, out)
+                yield from self._events(block, row, row + 1, feature_rows, out)
+        yield from self.timers(block.times[stop - 1], BEFORE_ROWS, out)
 
     def _batches(self, block: Block, start: int, stop: int, features: Mapping[str, Column], out: list[Caused]) -> Steps:
         """The window in one batch, cut only where a timer known at a batch's start is due inside it."""
         times, context = block.times, self.context
         while start < stop:
-            yield from self.timers(times[start], start, out)
-            end = stop
+            yield from self.timers(times[start], BEFORE_ROWS, out)
             timer = self._timers.next_ns()
-            if timer is not None and timer <= times[stop - 1]:
-                end = start + 1
-                while times[end] < timer:
-                    end += 1
+            end = stop if timer is None else bisect_left(times, timer, start + 1, stop)
             context.now_ns, context.features = max(times[end - 1], context.now_ns), None
             batch = MarketBatch(
                 {name: column[start:end] for name, column in block.columns.items()},
                 block.instruments,
                 {name: read_only(column[start:end]) for name, column in features.items()},
             )
+            self.row = end - 1
             returned = self.strategy.on_market_data(batch, context)
             if self.is_async and inspect.isawaitable(returned):
                 returned = yield returned
@@ -181,38 +194,46 @@ class StrategyRunner:
             if not 0 <= row < end - start:
                 raise ValueError(f"row must be an index into the batch of {end - start} rows, was {row}")
             self.signals += 1
-            # An async handler may have slept: then it acts later than its row came.
-            at_ns = max(times[start + row], self.context.now_ns) if self.is_async else times[start + row]
+            at_ns = times[start + row]
+            if self.is_async and self.context.now_ns > times[end - 1]:
+                at_ns = self.context.now_ns  # it slept
             out.append(Caused(at_ns, start + row, stamped(action, self.strategy_id, row)))
 
     def _events(self, block: Block, start: int, stop: int, feature_rows: Sequence[Any], out: list[Caused]) -> Steps:
         times, events, context, timers = block.times, block.events, self.context, self._timers
         handlers, wanted, is_async = self._event_handlers, self._wanted, self.is_async
-        for row in range(start, stop):
-            event = events[row]
-            if event is None:
-                continue
-            handler = handlers.get(event.__class__)
-            if handler is None or (wanted is not None and event[0] not in wanted):
-                continue
-            now = times[row]
-            if timers._heap and timers._heap[0].at_ns <= now:
-                yield from self.timers(now, row, out)
-            if now > context.now_ns:
-                context.now_ns = now
-            context.features = feature_rows[row]
-            returned = handler(event, context)
-            if is_async and inspect.isawaitable(returned):
-                returned = yield returned
-            if returned is not None:
-                self._collect(returned, context.now_ns, row, out)
+        cause = BEFORE_ROWS
+        try:
+            for row in range(start, stop):
+                event = events[row]
+                if event is None:
+                    continue
+                handler = handlers.get(event.__class__)
+                if handler is None or (wanted is not None and event[0] not in wanted):
+                    continue
+                now = times[row]
+                if timers._heap and timers._heap[0].at_ns <= now:
+                    cause = BEFORE_ROWS
+                    yield from self.timers(now, BEFORE_ROWS, out)
+                cause = row
+                if now > context.now_ns:
+                    context.now_ns = now
+                context.features = feature_rows[row]
+                returned = handler(event, context)
+                if is_async and inspect.isawaitable(returned):
+                    returned = yield returned
+                if returned is not None:
+                    self._collect(returned, context.now_ns, row, out)
+        finally:
+            self.row = cause
 
     def timers(self, now_ns: int, row: int, out: list[Caused]) -> Steps:
-        """Fire every timer due by ``now_ns``, each at its own time; ``row`` is the last row seen."""
+        """Fire every timer due by ``now_ns``, each at its own time; ``row`` is what their actions shall name."""
         while (due := self._timers.pop_due(now_ns)) is not None:
             at_ns, name = due
-            # Never earlier than what the strategy has seen: a timer cannot fire in the past.
+            # A handler that slept hears of what was due meanwhile when it wakes.
             self.context.now_ns = max(at_ns, self.context.now_ns)
+            self.row = row
             yield from self._call(self.strategy.on_timer(name, self.context), row, out)
 
     def start(self, now_ns: int, out: list[Caused]) -> Steps:

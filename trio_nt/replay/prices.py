@@ -1,0 +1,79 @@
+"""What risk and the report take as an instrument's price while rows pass. Pure.
+
+The price is the last good quote's; where an instrument has shown no quote yet the last trade stands in for both sides,
+and where it has shown no trade either the last bar's close: the same sources, in the same order, as the venue matches
+against.
+"""
+
+from bisect import bisect_left
+from decimal import Decimal
+from typing import Protocol
+
+import numpy as np
+
+from trio_nt.model.market import BAR, QUOTE, TRADE, Columns
+from trio_nt.model.money import EXACT, to_decimal
+from trio_nt.replay.rows import BlockRows
+
+_RANK = np.zeros(4, np.int8)
+_RANK[[BAR, TRADE, QUOTE]] = 1, 2, 3
+_FIELDS = {BAR: ("close", "close"), TRADE: ("price", "price"), QUOTE: ("bid", "ask")}
+
+
+class PriceListener(Protocol):
+    def __call__(self, index: int, bid: float, ask: float, ts_init: int) -> None: ...
+
+
+def middle(bid: float, ask: float) -> Decimal:
+    """The mid price, exactly."""
+    return EXACT.divide(EXACT.add(to_decimal(bid), to_decimal(ask)), Decimal(2))
+
+
+class ReferencePrices:
+    """Tells ``listener`` the last price of each instrument, as far as rows are shown."""
+
+    def __init__(self, instruments: int, listener: PriceListener) -> None:
+        self.last: dict[int, tuple[float, float]] = {}
+        self._listener = listener
+        self._rank = np.zeros(instruments, np.int8)  # of the best source that each instrument has shown
+        self._rows: BlockRows | None = None
+        self._priced: list[int] = []  # rows of the block that price their instrument
+        self._shown = 0
+
+    def open_block(self, rows: BlockRows) -> None:
+        """Show what is left of the block before, and go on to the next."""
+        self.show_rest()
+        self._rows, self._shown = rows, 0
+        self._priced = self._find(rows.block.columns)
+
+    def show_rest(self) -> None:
+        """Show the block to its end."""
+        if self._rows is not None:
+            self.show(len(self._rows))
+
+    def show(self, stop: int) -> None:
+        """Show the rows before ``stop``."""
+        end = bisect_left(self._priced, stop, self._shown)
+        if end == self._shown or self._rows is None:
+            return
+        rows, columns = self._rows, self._rows.block.columns
+        latest = {rows.instrument[row]: row for row in self._priced[self._shown : end]}
+        for index, row in latest.items():
+            low, high = _FIELDS[int(columns["kind"][row])]
+            bid, ask = float(columns[low][row]), float(columns[high][row])
+            self._listener(index, bid, ask, rows.times[row])
+            self.last[index] = (bid, ask)
+        self._shown = end
+
+    def _find(self, columns: Columns) -> list[int]:
+        good = np.flatnonzero(columns["flags"] == 0)
+        index, rank = columns["instrument"][good], _RANK[columns["kind"][good]]
+        known = self._rank[index]
+        if (known >= rank).all():  # as a rule: every instrument has shown its quotes before this block
+            return good[rank == known].tolist()  # type: ignore[no-any-return]
+        priced = []
+        for row, instrument, of_row in zip(good.tolist(), index.tolist(), rank.tolist(), strict=True):
+            if of_row >= self._rank[instrument]:
+                self._rank[instrument] = of_row
+                priced.append(row)
+        return priced
