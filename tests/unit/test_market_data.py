@@ -163,6 +163,7 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
         ([], "no file of market data was named"),
         ([tmp_path], "no regular file"),
         ([tmp_path / "absent"], "absent: No such file"),
+        ([tmp_path / ("x" * 1_000)], "File name too long"),
         ([path, path], "named twice"),
     ):
         with pytest.raises(InputError, match=said):

@@ -5,6 +5,7 @@ instruments are known before the first block; an ordinary file is read whole by 
 said before anything happened.
 """
 
+import os
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -208,7 +209,7 @@ def open_market_data(
         instruments, default_fees = load_described(instruments)
     sources: list[Source] = []
     for path in map(Path, paths):
-        if any(path.samefile(source.path) for source in sources if path.exists()):
+        if any(_is_same(path, source.path) for source in sources):
             raise InputError(f"{path}: named twice")
         if _is_csv(path):
             sources.append(CsvFile(path, time_unit=time_unit, bar_time=bar_time, feed_latency_ns=feed_latency_ns))
@@ -217,9 +218,13 @@ def open_market_data(
     return MarketData(sources, instruments=instruments, default_fees=default_fees, fees=fees, block_rows=block_rows)
 
 
+def _is_same(path: Path, other: Path | str) -> bool:
+    return os.path.exists(path) and os.path.samefile(path, other)
+
+
 def _is_csv(path: Path) -> bool:
     """Tell a CSV file from a capture by its first line."""
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):  # pathlib's own raise where a folder cannot be searched
         raise InputError(f"{path}: no regular file")
     _, lines = next(line_chunks(path), (1, []))
     if not lines:
