@@ -80,7 +80,9 @@ class WebSocket:
                 if not self._is_torn and self._protocol.state is State.OPEN:
                     self._protocol.send_close(code, reason)
                 await self._flush()
-                while not self._is_torn and self._protocol.state is not State.CLOSED:
+                while (
+                    not self._is_torn and self._protocol.close_rcvd is None and self._protocol.state is not State.CLOSED
+                ):
                     self._feed(await self._stream.receive_some(CHUNK_BYTES))
                     self._protocol.events_received()
             except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
