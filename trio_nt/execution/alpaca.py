@@ -43,11 +43,11 @@ from trio_nt.alpaca import (
 )
 from trio_nt.errors import DuplicateOrder, ExecutionError, OrderRejected, OutcomeUnknown
 from trio_nt.execution.limiter import RateLimit
-from trio_nt.execution.websocket import UpdateSocket, open_update_socket
 from trio_nt.model.broker import Account, BrokerOrder
 from trio_nt.model.instruments import Instruments
 from trio_nt.model.money import to_decimal
 from trio_nt.model.orders import BrokerUpdate, Execution, Liquidity, OrderRequest, UpdateKind
+from trio_nt.websocket import ConnectionFailed, WebSocket, connect
 
 PAPER_URL, LIVE_URL = "https://paper-api.alpaca.markets", "https://api.alpaca.markets"
 KEY_VARIABLE, SECRET_VARIABLE = "APCA_API_KEY_ID", "APCA_API_SECRET_KEY"
@@ -166,17 +166,35 @@ class AlpacaBroker:
 
     @asynccontextmanager
     async def _open_updates(self) -> AsyncIterator["_Updates"]:
-        async with open_update_socket(self._stream_url, timeout_s=self._timeout_s) as socket:
-            with trio.move_on_after(self._timeout_s) as scope:
-                keys = {"key_id": self._key, "secret_key": self._secret}
-                await socket.send(encode({"action": "authenticate", "data": keys}))
-                receiver = _Updates(self, socket)
-                await receiver.expect("authorization")
-                await socket.send(encode({"action": "listen", "data": {"streams": ["trade_updates"]}}))
-                await receiver.expect("listening")
-            if scope.cancelled_caught:
-                raise ExecutionError("the update stream did not answer in time")
+        receiver = await self._connect()
+        try:
             yield receiver
+        finally:
+            await receiver.close()
+
+    async def _connect(self) -> "_Updates":
+        try:
+            with trio.fail_after(self._timeout_s):
+                return await self._listen(await connect(self._stream_url))
+        except ConnectionFailed as error:
+            raise ExecutionError(f"the update stream cannot be reached: {error}") from error
+        except (trio.EndOfChannel, trio.BrokenResourceError) as error:
+            raise ExecutionError(f"the update stream hung up: {error}") from error
+        except trio.TooSlowError as error:
+            raise ExecutionError("the update stream did not answer in time") from error
+
+    async def _listen(self, socket: WebSocket) -> "_Updates":
+        receiver = _Updates(self, socket)
+        try:
+            keys = {"key_id": self._key, "secret_key": self._secret}
+            await socket.send(encode({"action": "authenticate", "data": keys}))
+            await receiver.expect("authorization")
+            await socket.send(encode({"action": "listen", "data": {"streams": ["trade_updates"]}}))
+            await receiver.expect("listening")
+        except BaseException:
+            await socket.close()
+            raise
+        return receiver
 
     # ── the wire ──
 
@@ -345,10 +363,13 @@ class AlpacaBroker:
 class _Updates:
     """The stream ``trade_updates``."""
 
-    def __init__(self, broker: AlpacaBroker, socket: UpdateSocket) -> None:
+    def __init__(self, broker: AlpacaBroker, socket: WebSocket) -> None:
         self._broker = broker
         self._socket = socket
         self._early: list[bytes] = []
+
+    async def close(self) -> None:
+        await self._socket.close()
 
     async def expect(self, stream: str) -> None:
         """Wait for the answer to authenticate or listen. Raises ``ExecutionError`` where it is a no."""
@@ -370,9 +391,11 @@ class _Updates:
 
         Raises:
             trio.EndOfChannel: the stream has ended.
-            ExecutionError: it broke, or said what has no meaning.
+            trio.BrokenResourceError: it broke.
+            ExecutionError: it said what has no meaning.
         """
         while True:
+            contents: Sequence[bytes]
             contents, self._early = self._early or await self._socket.receive(), []
             updates = [update for content in contents if (update := self._decode(content)) is not None]
             if updates:

@@ -101,10 +101,9 @@ class Instrument:
 
     def profit(self, quantity: Decimal, entry: Decimal, exit: Decimal) -> Decimal:
         """What a signed ``quantity`` entered at ``entry`` gained at ``exit``, before fees, in ``settlement``."""
-        entered, left = self.notional(quantity, entry), self.notional(quantity, exit)
         if self.kind is InstrumentKind.INVERSE:
-            return EXACT.subtract(entered, left)
-        return EXACT.subtract(left, entered)
+            return EXACT.subtract(self.notional(quantity, entry), self.notional(quantity, exit))
+        return EXACT.multiply(EXACT.multiply(quantity, self.multiplier), EXACT.subtract(exit, entry))
 
 
 InstrumentKey: TypeAlias = str | int | np.integer[Any] | Instrument

@@ -17,6 +17,10 @@ EXTERNAL = "EXTERNAL"  # the owner of orders and positions of the account that n
 
 
 class OrderState(Enum):
+    is_final: bool  # nothing more is expected of it; set below
+
+    __hash__ = object.__hash__  # members are singletons; Enum's own takes ten times as long
+
     INTENDED = "intended"  # recorded, not yet sent
     SENT = "sent"
     ACCEPTED = "accepted"
@@ -31,10 +35,6 @@ class OrderState(Enum):
     REPLACED = "replaced"  # lives on under another broker id
     ABANDONED = "abandoned"  # never confirmed; its id is still watched
 
-    @property
-    def is_final(self) -> bool:
-        return self in FINAL_STATES
-
 
 FINAL_STATES = frozenset(
     {
@@ -46,6 +46,8 @@ FINAL_STATES = frozenset(
         OrderState.ABANDONED,
     }
 )
+for _state in OrderState:
+    _state.is_final = _state in FINAL_STATES
 
 
 class Liquidity(Enum):
@@ -55,6 +57,8 @@ class Liquidity(Enum):
 
 class UpdateKind(Enum):
     """What a broker's update stream can say."""
+
+    __hash__ = object.__hash__
 
     ACCEPTED = "accepted"
     PARTIALLY_FILLED = "partially filled"

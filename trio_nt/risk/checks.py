@@ -26,21 +26,22 @@ class Market:
 
     index: int
     instrument: Instrument
+    settlement: str
     inverse: bool
     multiplier: float
     always_open: bool
     bid: float = 0.0
     ask: float = 0.0
     ts_init: int = 0
+    unit: float = 0.0  # what one unit is worth at the mid price, in ``settlement``
 
-    @property
-    def has_quote(self) -> bool:
-        return self.ask > 0
-
-    @property
-    def mark(self) -> float:
-        """The mid price."""
-        return (self.bid + self.ask) / 2
+    def show(self, bid: float, ask: float, ts_init: int) -> None:
+        """The last good quote."""
+        self.bid = bid
+        self.ask = ask
+        self.ts_init = ts_init
+        mid = (bid + ask) / 2
+        self.unit = self.multiplier / mid if self.inverse else self.multiplier * mid
 
     def worth(self, quantity: float, price: float) -> float:
         """``Instrument.notional`` in floats."""
@@ -48,7 +49,7 @@ class Market:
         return size / price if self.inverse else size * price
 
     def profit_value(self, quantity: float, price: float) -> float:
-        """What holding ``quantity`` adds to PnL at ``price``; an inverse contract gains as 1 / price falls."""
+        """What holding ``quantity`` adds to profit at ``price``; an inverse contract gains as 1 / price falls."""
         return -self.worth(quantity, price) if self.inverse else self.worth(quantity, price)
 
 
@@ -102,31 +103,29 @@ class Level:
 
     def profit(self, currency: str) -> float:
         """Realised and unrealised, after fees, since the start, at the last marks."""
-        total = -self.fees.get(currency, 0.0)
+        total, markets = -self.fees.get(currency, 0.0), self.markets
         for index, slot in self.book.slots.items():
-            market = self.markets[index]
-            if market.instrument.settlement == currency:
+            market = markets[index]
+            if market.settlement == currency:
                 total += slot.flow
-                if slot.position:
-                    total += market.profit_value(float(slot.position), market.mark)
+                total += -slot.held * market.unit if market.inverse else slot.held * market.unit
         return total
 
     def gross(self, currency: str, candidate: Candidate) -> float:
         """Worth of every worst-case position of a currency, the candidate included."""
-        total = 0.0
+        total, markets, own_index = 0.0, self.markets, candidate.market.index
         for index, slot in self.book.slots.items():
-            market = self.markets[index]
-            if market.instrument.settlement != currency or market is candidate.market:
-                continue
-            if market.has_quote:
-                total += market.worth(float(slot.worst), market.mark)
+            market = markets[index]
+            if market.settlement == currency and index != own_index:
+                worst = slot.worst
+                total += (slot.worst_case() if worst is None else worst) * market.unit
         slot, market = self.slot(candidate), candidate.market
         long, short = _add(slot.position, slot.buys), _subtract(slot.sells, slot.position)
         if candidate.buy:
             long = _add(long, candidate.added)
         else:
             short = _add(short, candidate.added)
-        return total + market.worth(float(max(long, short)), market.mark)
+        return total + float(max(long, short)) * market.unit
 
 
 Rule = Callable[[Candidate, Level], str | None]
@@ -141,7 +140,7 @@ def check_order_quantity(candidate: Candidate, level: Level) -> str | None:
 
 
 def check_order_notional(candidate: Candidate, level: Level) -> str | None:
-    currency = candidate.market.instrument.settlement
+    currency = candidate.market.settlement
     worth = candidate.market.worth(float(candidate.quantity), candidate.price)
     most = amount_in(level.limits.max_order_notional, currency)
     if most is not None and worth > most:
@@ -173,7 +172,7 @@ def check_position(candidate: Candidate, level: Level) -> str | None:
 
 
 def check_gross_exposure(candidate: Candidate, level: Level) -> str | None:
-    currency = candidate.market.instrument.settlement
+    currency = candidate.market.settlement
     limit = amount_in(level.limits.max_gross_exposure, currency)
     if limit is None or candidate.reduces:
         return None
@@ -185,7 +184,7 @@ def check_buying_power(candidate: Candidate, level: Level) -> str | None:
     leverage = level.limits.leverage
     if not level.is_account or leverage is None or candidate.reduces:
         return None
-    currency = candidate.market.instrument.settlement
+    currency = candidate.market.settlement
     power = leverage * (level.cash.get(currency, 0.0) + level.profit(currency))
     needed = level.gross(currency, candidate)
     return f"{needed:.10g} {currency} are needed, there are {power:.10g}" if needed > power else None
@@ -223,7 +222,7 @@ def check_open_orders(candidate: Candidate, level: Level) -> str | None:
 def check_daily_loss(candidate: Candidate, level: Level) -> str | None:
     if candidate.reduces:
         return None
-    currency = candidate.market.instrument.settlement
+    currency = candidate.market.settlement
     limit = amount_in(level.limits.max_daily_loss, currency)
     if limit is None:
         return None
@@ -294,6 +293,7 @@ def make_market(index: int, instrument: Instrument) -> Market:
     return Market(
         index,
         instrument,
+        instrument.settlement,
         instrument.kind is InstrumentKind.INVERSE,
         float(instrument.multiplier),
         instrument.calendar is ALWAYS_OPEN,

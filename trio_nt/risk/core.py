@@ -18,7 +18,7 @@ from typing import TypeAlias
 from trio_nt.model.actions import Action, Cancel, Replace, Signal
 from trio_nt.model.calendar import ALWAYS_OPEN, Calendar
 from trio_nt.model.decisions import Approved, ApprovedCancel, ApprovedOrder, ApprovedReplace, Decision
-from trio_nt.model.events import CancelRejected, Filled, OrderEvent, Refused, Replaced
+from trio_nt.model.events import Accepted, CancelRejected, Filled, OrderEvent, Refused, Replaced
 from trio_nt.model.instruments import InstrumentKind, Instruments, Side
 from trio_nt.model.money import EXACT, ZERO
 from trio_nt.model.orders import Order, OrderState
@@ -96,9 +96,7 @@ class RiskEngine:
             market = self._markets[index]
         except IndexError:
             market = self._market(index)
-        market.bid = bid
-        market.ask = ask
-        market.ts_init = ts_init
+        market.show(bid, ask, ts_init)
 
     def set_cash(self, cash: Mapping[str, Decimal]) -> None:
         """The account's cash per currency when profit was 0: what buying power starts from."""
@@ -109,16 +107,20 @@ class RiskEngine:
 
         Call it once for every event that the order table makes, in their order.
         """
+        known = order.client_order_id in self._orders
+        if type(event) is Accepted and known:  # what it may do was reserved on approval
+            return
         index = self._index_of(order.instrument)
         if type(event) is Filled:
             fill = event.fill
             self._book_fill(order, index, fill.quantity, fill.price, fill.fee, fill.fee_currency)
-        known = order.client_order_id in self._orders
         if order.state.is_final:
             if known and order.state is not OrderState.ABANDONED:
                 self._release(order, index)
         elif known:
             self._settle(event, order, index)
+        else:  # somebody else's order on this account
+            self._admit(order, index)
 
     def adopt(self, order: Order) -> None:
         """Take in a working order that did not come from ``evaluate``: found at the broker or in the journal."""

@@ -64,7 +64,7 @@ class OwnOrders:
     def against(self, index: int, side: Side, limit: Decimal | None, *, ignore: str = "") -> list[str]:
         """Client order ids that a new order could trade with: nearest price first, then those without a limit."""
         standing = self._standing.get((index, side is not Side.BUY))
-        if standing is None:
+        if standing is None or not (standing.limits or (limit is not None and standing.limitless)):
             return []
         limits = standing.limits
         if limit is None:

@@ -24,18 +24,21 @@ _add, _subtract = EXACT.add, EXACT.subtract
 class Slot:
     """Position and reservations of one owner in one instrument. ``flow`` is money spent (-) and got (+), for PnL."""
 
-    __slots__ = ("buys", "flow", "position", "sells")
+    __slots__ = ("buys", "flow", "held", "position", "sells", "worst")
 
     def __init__(self) -> None:
         self.position = ZERO
         self.buys = ZERO
         self.sells = ZERO
         self.flow = 0.0
+        self.held = 0.0  # the position as a float
+        self.worst: float | None = 0.0  # the greatest absolute position that could come to be; None: to be computed
 
-    @property
-    def worst(self) -> Decimal:
+    def worst_case(self) -> float:
         """The greatest absolute position that could come to be."""
-        return max(_add(self.position, self.buys), _subtract(self.sells, self.position))
+        if self.worst is None:
+            self.worst = float(max(_add(self.position, self.buys), _subtract(self.sells, self.position)))
+        return self.worst
 
 
 class Book:
@@ -90,14 +93,14 @@ class Exposure:
             self._reservations[order.client_order_id] = reservation
             book.open_orders += 1
             self.account.open_orders += 1
+        own, whole = reservation.own, reservation.whole
         change = _subtract(quantity, reservation.quantity)
         reservation.quantity = quantity
+        own.worst = whole.worst = None
         if reservation.buy:
-            reservation.own.buys = _add(reservation.own.buys, change)
-            reservation.whole.buys = _add(reservation.whole.buys, change)
+            own.buys, whole.buys = _add(own.buys, change), _add(whole.buys, change)
         else:
-            reservation.own.sells = _add(reservation.own.sells, change)
-            reservation.whole.sells = _add(reservation.whole.sells, change)
+            own.sells, whole.sells = _add(own.sells, change), _add(whole.sells, change)
         if not quantity:
             del self._reservations[order.client_order_id]
             book.open_orders -= 1
@@ -111,7 +114,9 @@ class Exposure:
     def move(self, strategy_id: str, index: int, signed_quantity: Decimal, flow: float) -> None:
         """Book an execution (or an adjustment) into position and flow of a strategy and of the account."""
         for slot in (self.book(strategy_id).slot(index), self.account.slot(index)):
-            slot.position = _add(slot.position, signed_quantity)
+            slot.position = position = _add(slot.position, signed_quantity)
+            slot.held = float(position)
+            slot.worst = None
             slot.flow += flow
 
     def position(self, instrument: str, strategy_id: str | None = None) -> Decimal:
