@@ -41,7 +41,6 @@ from trio_nt.model.broker import Broker
 from trio_nt.model.events import Event, FeedState, Filled, Halted, OrderEvent, StrategyState
 from trio_nt.model.instruments import Instrument, Instruments
 from trio_nt.model.market import BAR_FIELDS
-from trio_nt.model.money import to_decimal
 from trio_nt.model.orders import BrokerUpdate
 from trio_nt.portfolio import Portfolio, PortfolioState
 from trio_nt.report import Report
@@ -50,7 +49,7 @@ from trio_nt.risk.limits import RiskLimits, TradingState
 from trio_nt.risk.stage import Proposed, RiskStage
 from trio_nt.stamps import FEATURES, SIGNAL, StageClock
 from trio_nt.storage.journal import Journal, MemoryJournal
-from trio_nt.strategies.actor import BlockCache, StrategyActor
+from trio_nt.strategies.actor import BlockCache, Source, StrategyActor
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.naming import by_id
 from trio_nt.strategies.runner import StrategyRunner
@@ -142,15 +141,8 @@ class Engine:
         self._proposals, self._proposals_receiver = open_mailbox[Proposed](config.signal_capacity)
         self._outgoing, self._outgoing_receiver = open_mailbox[Outgoing](config.order_capacity)
         self._outbox: list[Outgoing] = []
-        self._features = FeatureStage(
-            FeaturePipeline(),
-            self.market.subscribe("features"),
-            config.market_capacity,
-            t1=self.market.t1,
-            t2=self.market.t2,
-            recorder=self.stamps.stage(FEATURES),
-        )
-        self._blocks = BlockCache(self.instruments)
+        self._pipeline = FeaturePipeline()
+        self._sources = tuple(map(self._source, (self.market, self.bars)))
         self._risk: RiskStage
         self._feed_scopes: list[trio.CancelScope] = []
         self._feeds_running = 0
@@ -224,7 +216,8 @@ class Engine:
         await self._start(CRITICAL, self.gateway.run_updates, name="execution: updates")
         self._spawn(CRITICAL, self.gateway.run_orders, self._outgoing_receiver, name="execution: orders")
         self._spawn(CRITICAL, self._run_risk, name="risk")
-        self._spawn(HIGH, self._features.run, name="features")
+        for _, features, _ in self._sources:
+            self._spawn(HIGH, features.run, name="features")
         observe = getattr(self.broker, "observe", None)
         if observe is not None:
             for ring in (self.market, self.bars):
@@ -237,28 +230,40 @@ class Engine:
 
     def _add(self, strategy_id: str, strategy: Strategy) -> None:
         runner = StrategyRunner(strategy_id, strategy, self.instruments, self.desk, sleep=self._sleep_until)
-        self._features.require(runner.feature_specs.values())
+        for _, features, _ in self._sources:
+            features.require(runner.feature_specs.values())
         news_sender, news = open_mailbox[OrderEvent](4 * (self.config.limits.max_open_orders or 1_000))
-        receiver = self.market.subscribe(strategy_id)
         proposals: Any = self._proposals.clone()
+        market, bars = (
+            Source(ring.subscribe(strategy_id), features, blocks, ring.t0, ring.t2)
+            for ring, features, blocks in self._sources
+        )
         actor = StrategyActor(
             runner,
-            receiver,
-            self._features,
+            market,
+            bars,
             news,
             proposals,
-            blocks=self._blocks,
-            t0=self.market.t0,
-            t2=self.market.t2,
             signal=self.stamps.stage(SIGNAL),
             now_ns=self._now_ns,
             budget_s=self.config.step_budget_s,
         )
-        joined_at = self.market.rows_sent
-        entry = SupervisedStrategy(actor, receiver, news_sender, proposals, joined_at, self._on_strategy_state)
+        joined_at = self.market.rows_sent + self.bars.rows_sent
+        entry = SupervisedStrategy(actor, news_sender, proposals, joined_at, self._on_strategy_state)
         self.supervised[strategy_id] = entry
         self._bus.publish(StrategyState(strategy_id, RUNNING, self._now_ns()))
         self._spawn(HIGH, entry.run, name=f"strategy {strategy_id}")
+
+    def _source(self, ring: MarketRing) -> tuple[MarketRing, FeatureStage, BlockCache]:
+        stage = FeatureStage(
+            self._pipeline,
+            ring.subscribe("features"),
+            ring.capacity,
+            t1=ring.t1,
+            t2=ring.t2,
+            recorder=self.stamps.stage(FEATURES),
+        )
+        return ring, stage, BlockCache(self.instruments)
 
     async def _sleep_until(self, at_ns: int) -> None:
         await trio.sleep(max(0, at_ns - self._now_ns()) / 1e9)
@@ -381,7 +386,7 @@ class Engine:
         mid = (
             self.board.mid(self.instruments.index(update.instrument)) if update.instrument in self.instruments else None
         )
-        outcome = self.desk.hear(update, now_ns=self._now_ns(), mid=None if mid is None else to_decimal(mid))
+        outcome = self.desk.hear(update, now_ns=self._now_ns(), mid=mid)
         if outcome.approved:
             self._outbox += [Outgoing(approved, t4=time.perf_counter_ns()) for approved in outcome.approved]
             self._spawn(CRITICAL, self._flush, name="execution: released orders")

@@ -6,7 +6,6 @@ from decimal import Decimal
 import attrs
 
 from trio_nt.engine import Engine
-from trio_nt.model.money import to_decimal
 from trio_nt.model.orders import Order, OrderState
 from trio_nt.report import Check, CurrencyPnl, OrderRecord, Report, StrategyLine, Throughput, counted, plain
 from trio_nt.storage.journal import OrderIntent
@@ -36,7 +35,7 @@ def report_of(engine: Engine) -> Report:
 
 def _marks(engine: Engine) -> dict[str, Decimal]:
     mids = {instrument.id: engine.board.mid(index) for index, instrument in enumerate(engine.instruments)}
-    return {name: to_decimal(mid) for name, mid in mids.items() if mid is not None}
+    return {name: mid for name, mid in mids.items() if mid is not None}
 
 
 def _checks(engine: Engine, orders: list[Order]) -> Iterator[Check]:

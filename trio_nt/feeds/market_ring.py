@@ -6,6 +6,7 @@ same length for what belongs to a row but is nobody's market data: the stamps t0
 
 import time
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from trio_nt.model.market import (
     flag_quotes,
     flag_trades,
 )
+from trio_nt.model.money import to_decimal
 from trio_nt.stamps import INGESTION, StageClock
 
 
@@ -57,11 +59,11 @@ class QuoteBoard:
         columns = (rows, self.bid[rows], self.ask[rows], self.ts_init[rows])
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
-    def mid(self, index: int) -> float | None:
-        """The middle of the last good quote; None before the first."""
+    def mid(self, index: int) -> Decimal | None:
+        """The middle of the last good quote, exact; None before the first."""
         if index >= len(self.bid) or not self.bid[index] > 0:
             return None
-        return float(self.bid[index] + self.ask[index]) / 2
+        return (to_decimal(self.bid[index]) + to_decimal(self.ask[index])) / 2
 
     def _grow(self, size: int) -> None:
         size = max(size, 2 * len(self.bid))

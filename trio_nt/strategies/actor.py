@@ -10,10 +10,11 @@ Rules
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import trio
 
 from scheduler import Batch, BroadcastReceiver, MailboxReceiver, MailboxSender
@@ -60,36 +61,40 @@ class StepBudget:
         self.rows = max(1, min(int(self._budget_ns / max(self._cost_ns, 1.0)), 2 * self.rows))
 
 
+class Source(NamedTuple):
+    """One ring as a strategy reads it: its reader, the features of its rows, their stamps, their shared blocks."""
+
+    receiver: BroadcastReceiver
+    features: FeatureSource
+    blocks: "BlockCache"
+    t0: Column
+    t2: Column
+
+
 class StrategyActor:
-    """Runs one strategy. ``run_market``, ``run_news`` and ``run_timers`` are its loops."""
+    """Runs one strategy. ``run_market``, ``run_bars``, ``run_news`` and ``run_timers`` are its loops."""
 
     def __init__(
         self,
         runner: StrategyRunner,
-        receiver: BroadcastReceiver,
-        features: FeatureSource,
+        market: Source,
+        bars: Source,
         news: MailboxReceiver[OrderEvent],
         proposals: MailboxSender[Proposal],
         *,
-        blocks: "BlockCache",
-        t0: Column,
-        t2: Column,
         signal: StageRecorder,
         now_ns: Callable[[], int],
         budget_s: float,
     ) -> None:
         self.runner = runner
         self.budget = StepBudget(budget_s)
-        self._receiver = receiver
-        self._features = features
+        self.proposed = 0
+        self._market, self._bars = market, bars
         self._news = news
         self._proposals = proposals
-        self._blocks = blocks
-        self._t0, self._t2 = t0, t2
         self._signal = signal
         self._now_ns = now_ns
         self._turn: AbstractAsyncContextManager[Any] = trio.Lock() if runner.is_async else nullcontext()
-        self.proposed = 0
         self._last_row = 0
         self._timers_changed = trio.Event()
 
@@ -99,28 +104,64 @@ class StrategyActor:
     async def stop(self) -> None:
         await self._call(lambda out: self.runner.stop(self._now_ns(), self._last_row, out))
 
+    def close(self) -> None:
+        """Leave the rings."""
+        self._market.receiver.close()
+        self._bars.receiver.close()
+
     async def run_market(self) -> None:
-        """Take rows until the ring ends."""
+        """Take quotes and trades until their ring ends, and the bars that came between them."""
         while True:
             try:
-                batch = await self._receiver.receive(self.budget.rows)
+                batch = await self._market.receiver.receive(self.budget.rows)
             except trio.EndOfChannel:
                 return
             async with self._turn:
-                started = time.perf_counter_ns()
-                block = self._blocks.of(batch)
-                features = self._features.of(self.runner.feature_specs, batch)
-                out: list[Caused] = []
-                rows = self.runner.feature_rows(features, len(batch))
-                await self._drive(self.runner.window(block, 0, len(batch), features, rows, out))
-                ended = time.perf_counter_ns()
-                self._last_row = len(batch) - 1
-                t2 = int(self._t2[batch.slot + self._last_row])
-                self._signal.record(ended - t2, len(batch))
-                self.budget.measured(len(batch), ended - started)
-                t0 = self._t0[batch.slot : batch.slot + len(batch)]
-                proposals = [Proposal(one.action, one.at_ns, int(t0[one.row]), ended) for one in out]
+                proposals = await self._show(batch, _take_nowait(self._bars.receiver, None))
             await self._propose(proposals)
+
+    async def run_bars(self) -> None:
+        """Take bars until their ring ends, and the quotes and trades that came before them."""
+        while True:
+            try:
+                bars = await self._bars.receiver.receive()
+            except trio.EndOfChannel:
+                return
+            async with self._turn:
+                first = bars["sequence"][0]
+                proposals: list[Proposal] = []
+                batch = _take_nowait(self._market.receiver, self.budget.rows)
+                while batch is not None and batch["sequence"][-1] < first:
+                    proposals += await self._show(batch, None)
+                    batch = _take_nowait(self._market.receiver, self.budget.rows)
+                proposals += await self._show(batch, bars)
+            await self._propose(proposals)
+
+    async def _show(self, market: Batch | None, bars: Batch | None) -> list[Proposal]:
+        """One turn: rows of both rings in the order of their sequence."""
+        if self.runner.is_async:  # a handler that waits must not hold the senders back
+            market, bars = market and market.copy(), bars and bars.copy()
+        proposals: list[Proposal] = []
+        for is_bars, start, stop in _in_order(market, bars):
+            batch = bars if is_bars else market
+            assert batch is not None
+            await self._show_rows(self._bars if is_bars else self._market, batch, start, stop, proposals)
+        return proposals
+
+    async def _show_rows(self, source: Source, batch: Batch, start: int, stop: int, proposals: list[Proposal]) -> None:
+        runner, count = self.runner, len(batch)
+        started = time.perf_counter_ns()
+        block = source.blocks.of(batch)
+        features = source.features.of(runner.feature_specs, batch)
+        out: list[Caused] = []
+        await self._drive(runner.window(block, start, stop, features, runner.feature_rows(features, count), out))
+        ended = time.perf_counter_ns()
+        self._last_row = stop - 1
+        self._signal.record(ended - int(source.t2[batch.slot + stop - 1]), stop - start)
+        self.budget.measured(stop - start, ended - started)
+        for caused in out:
+            t0 = int(source.t0[batch.slot + caused.row])
+            proposals.append(Proposal(caused.action, caused.at_ns, t0, ended))
 
     async def run_news(self) -> None:
         """Tell the strategy what happens to its orders until nobody can send any more."""
@@ -167,6 +208,32 @@ class StrategyActor:
         if proposals:
             self.proposed += len(proposals)
             await self._proposals.send_batch(proposals)
+
+
+def _take_nowait(receiver: BroadcastReceiver, max_items: int | None) -> Batch | None:
+    try:
+        return receiver.receive_nowait(max_items)
+    except (trio.WouldBlock, trio.EndOfChannel):
+        return None
+
+
+def _in_order(market: Batch | None, bars: Batch | None) -> Iterator[tuple[bool, int, int]]:
+    """Runs of rows of two rings in the order of their sequence: (is it bars, start, stop)."""
+    if bars is None or market is None:
+        batch = bars if market is None else market
+        if batch is not None:
+            yield market is None, 0, len(batch)
+        return
+    sequences = market["sequence"], bars["sequence"]
+    at = [0, 0]
+    while at[0] < len(market) or at[1] < len(bars):
+        turn = at[1] < len(bars) and (at[0] == len(market) or sequences[1][at[1]] < sequences[0][at[0]])
+        mine, other = int(turn), 1 - int(turn)
+        stop = len(sequences[mine])
+        if at[other] < len(sequences[other]):
+            stop = int(np.searchsorted(sequences[mine], sequences[other][at[other]]))
+        yield turn, at[mine], stop
+        at[mine] = stop
 
 
 async def _drive_async(steps: Steps) -> None:

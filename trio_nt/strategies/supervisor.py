@@ -6,7 +6,7 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from scheduler import BroadcastReceiver, MailboxSender
+from scheduler import MailboxSender
 from trio_nt.model.events import OrderEvent
 from trio_nt.strategies.actor import Proposal, StrategyActor
 
@@ -18,7 +18,6 @@ class SupervisedStrategy:
     """One strategy under supervision. ``joined_at`` counts the rows before it, ``failure`` is what ended it."""
 
     actor: StrategyActor
-    receiver: BroadcastReceiver
     news: MailboxSender[OrderEvent]
     proposals: MailboxSender[Proposal]
     joined_at: int
@@ -56,15 +55,17 @@ class SupervisedStrategy:
                         await self.actor.start()
                         inner.start_soon(self.actor.run_timers)
                         with self.market:
-                            await self.actor.run_market()
-                        self.receiver.close()
+                            async with trio.open_nursery() as rings:
+                                rings.start_soon(self.actor.run_bars)
+                                await self.actor.run_market()
+                        self.actor.close()
                         await self.actor.stop()
                         inner.cancel_scope.cancel()
                     self.market_ended.set()
         except Exception as error:  # noqa: BLE001 - the supervisor: what a strategy raises ends that strategy alone
             self._end(FAILED, "".join(traceback.format_exception(_only(error))))
         finally:
-            self.receiver.close()
+            self.actor.close()
             self.proposals.close()
             self.market_ended.set()
             self.ended.set()
