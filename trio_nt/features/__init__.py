@@ -1,6 +1,8 @@
 """Indicators as columns of market rows: streaming, computed once, made from nothing after a row."""
 
+from trio_nt.features.cache import CacheStatistics, FeatureCache
 from trio_nt.features.custom import apply, kernel
+from trio_nt.features.history import Frame, MarketHistory
 from trio_nt.features.indicators import (
     adx,
     atr,
@@ -34,23 +36,31 @@ from trio_nt.features.indicators import (
 )
 from trio_nt.features.pipeline import FeaturePipeline, FeatureStatistics, FeatureValues
 from trio_nt.features.plan import FeaturePlan
+from trio_nt.features.research import compute
+from trio_nt.features.simd import dot_product, moving_average
 from trio_nt.features.specs import FeatureSpec, Kernel
 
 __all__ = [
+    "CacheStatistics",
+    "FeatureCache",
     "FeaturePipeline",
     "FeaturePlan",
     "FeatureSpec",
     "FeatureStatistics",
     "FeatureValues",
+    "Frame",
     "Kernel",
+    "MarketHistory",
     "adx",
     "apply",
     "atr",
     "bollinger",
     "cci",
+    "compute",
     "cross",
     "dema",
     "difference",
+    "dot_product",
     "ema",
     "field",
     "imbalance",
@@ -59,6 +69,7 @@ __all__ = [
     "mfi",
     "microprice",
     "mid",
+    "moving_average",
     "obv",
     "realised_volatility",
     "roc",

@@ -24,7 +24,7 @@ class _Part:
 
 def _instruction(node: Node, base: int) -> list[int]:
     kernel = node.kernel
-    head = [kernel.opcode, node.slot, node.kinds, node.spec.window, base, node.state_size]
+    head = [kernel.opcode, node.slot, node.spec.window, base, node.state_size]
     return [*head, *node.inputs, *([node.inputs[0]] * (4 - len(node.inputs)))]
 
 
@@ -34,6 +34,7 @@ class CompiledDriver:
     def __init__(self, nodes: Sequence[Node], bases: Sequence[int], state: Sequence[float], capacity: int) -> None:
         self.state = np.array(state, np.float64)
         self._capacity = capacity
+        self._layouts: dict[tuple[int, ...], NDArray[np.int64]] = {}
         # The first part is always built-in, if empty: it checks the instruments and brings the fields into the block.
         parts: list[list[tuple[Node, int]]] = [[]]
         for node, base in zip(nodes, bases, strict=True):
@@ -56,22 +57,20 @@ class CompiledDriver:
         kinds: NDArray[Any],
         flags: NDArray[Any],
         instruments: NDArray[Any],
-        fields: Sequence[tuple[int, NDArray[Any]]],
+        fields: Sequence[tuple[int, int, NDArray[Any]]],
     ) -> int | None:
         """As ``InterpretedDriver.run``."""
-        slots = _NO_SLOTS.copy()
-        columns = [_NO_COLUMN] * FIELDS_IN_CALL
-        for index, (slot, column) in enumerate(fields):
-            if index < FIELDS_IN_CALL:
-                slots[index] = slot
-                columns[index] = column
-            else:
-                block[slot, : len(kinds)] = column
+        fresh = np.zeros(block.shape, np.uint8)
+        slots = self._slots_of(fields)
+        columns = [field[2] for field in fields[:FIELDS_IN_CALL]] + _NO_COLUMNS[len(fields) :]
+        for slot, kind, column in fields[FIELDS_IN_CALL:]:
+            block[slot] = column
+            fresh[slot] = (kinds == kind) & (flags == 0) & np.isfinite(column)
         for part in self._parts:
             if not isinstance(part, _Part):
-                self._run_interpreted(part, block, kinds, flags, instruments)
+                self._run_interpreted(part, block, fresh, instruments)
                 continue
-            head = part.program, part.factors, self.state, self._capacity, block
+            head = part.program, part.factors, self.state, self._capacity, block, fresh
             try:
                 strange = part.drive(*head, kinds, flags, instruments, slots, *columns)
             except TypeError:  # another dtype or stride than the ring's; nothing has run yet
@@ -84,21 +83,27 @@ class CompiledDriver:
             slots = _NO_SLOTS  # the fields are in the block now
         return None
 
+    def _slots_of(self, fields: Sequence[tuple[int, int, NDArray[Any]]]) -> NDArray[np.int64]:
+        """Slot and kind of every field that goes into the call, as the compiled function takes them."""
+        key = tuple(field[0] for field in fields)
+        slots = self._layouts.get(key)
+        if slots is None:
+            slots = _NO_SLOTS.copy()
+            for index, (slot, kind, _) in enumerate(fields[:FIELDS_IN_CALL]):
+                slots[2 * index : 2 * index + 2] = slot, kind
+            self._layouts[key] = slots
+        return slots
+
     def _run_interpreted(
-        self,
-        part: tuple[Node, int],
-        block: NDArray[np.float64],
-        kinds: NDArray[Any],
-        flags: NDArray[Any],
-        instruments: NDArray[Any],
+        self, part: tuple[Node, int], block: NDArray[np.float64], fresh: NDArray[np.uint8], instruments: NDArray[Any]
     ) -> None:
         node, base = part
-        count = len(kinds)
-        inputs = [block[slot, :count].tolist() for slot in node.inputs]
-        updates = ((flags == 0) & ((node.kinds >> kinds.astype(np.int64)) & 1 != 0)).tolist()
-        values = run_node(node, cast(State, self.state), base, updates, instruments.tolist(), inputs)
-        block[node.slot, :count] = values
+        inputs = [block[slot].tolist() for slot in node.inputs]
+        news = [fresh[slot].tolist() for slot in node.inputs]
+        values, new = run_node(node, cast(State, self.state), base, news, instruments.tolist(), inputs)
+        block[node.slot] = values
+        fresh[node.slot] = new
 
 
-_NO_SLOTS = np.full(FIELDS_IN_CALL, -1)
-_NO_COLUMN = np.empty(0)
+_NO_SLOTS = np.full(2 * FIELDS_IN_CALL, -1)
+_NO_COLUMNS = [np.empty(0)] * FIELDS_IN_CALL

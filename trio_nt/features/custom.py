@@ -96,8 +96,16 @@ def apply(function: Callable[[NDArray[np.float64]], float], window: SupportsInde
     called once per row, interpreted also where the built-in kernels are compiled. Equal specs need the same function.
     """
     name = getattr(function, "__name__", "function")
-    run = Kernel(name, _OfWindow(function), 1, lambda size: size + 2, lambda size: size, compiles=False)
+    run = Kernel(name, _OfWindow(function), 1, _ring_size, _whole_window, compiles=False)
     return FeatureSpec(run, (as_input(on),), check_window(window))
+
+
+def _ring_size(window: int) -> int:
+    return window + 2
+
+
+def _whole_window(window: int) -> int:
+    return window
 
 
 @attrs.frozen

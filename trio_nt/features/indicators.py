@@ -64,6 +64,12 @@ def _price_volume(on: str, *, typical: bool) -> tuple[Input, Input]:
     raise ValueError(f"on must be 'trade' or 'bar', which have a volume, was {on!r}")
 
 
+def _as_feature(on: On) -> FeatureSpec:
+    """A field as a feature: it keeps its last value, so that fields of quotes and of trades can meet on one row."""
+    item = as_input(on)
+    return field(item.name) if isinstance(item, Field) else item
+
+
 def _written(name: str, *parameters: object, on: On, default: str = "quote") -> str:
     suffix = [] if on == default else [f"on={on!r}" if isinstance(on, str) else f"on={on}"]
     return f"{name}({', '.join([*map(str, parameters), *suffix])})"
@@ -133,7 +139,7 @@ def tema(window: SupportsIndex, on: On = "quote") -> FeatureSpec:
 def difference(first: On, second: On) -> FeatureSpec:
     """``first - second``."""
     return FeatureSpec(
-        KERNELS["difference"], (as_input(first), as_input(second)), label=f"difference({first}, {second})"
+        KERNELS["difference"], (_as_feature(first), _as_feature(second)), label=f"difference({first}, {second})"
     )
 
 
@@ -142,10 +148,10 @@ def cross(first: On, second: On) -> FeatureSpec:
 
     Equality is no crossing. 0 during warm-up too, and on rows of other kinds.
     """
-    return FeatureSpec(KERNELS["cross"], (as_input(first), as_input(second)), label=f"cross({first}, {second})")
+    return FeatureSpec(KERNELS["cross"], (_as_feature(first), _as_feature(second)), label=f"cross({first}, {second})")
 
 
-@attrs.frozen(eq=False, str=False)
+@attrs.frozen(eq=False, repr=False)
 class Macd(FeatureSpec):
     """The MACD line; its other outputs are specs, too."""
 
@@ -153,7 +159,7 @@ class Macd(FeatureSpec):
     histogram: FeatureSpec = MID
 
 
-@attrs.frozen(eq=False, str=False)
+@attrs.frozen(eq=False, repr=False)
 class Stochastic(FeatureSpec):
     """%K, smoothed; its moving average ``d`` and the unsmoothed ``raw`` are specs, too."""
 
@@ -161,7 +167,7 @@ class Stochastic(FeatureSpec):
     raw: FeatureSpec = MID
 
 
-@attrs.frozen(eq=False, str=False)
+@attrs.frozen(eq=False, repr=False)
 class Bollinger(FeatureSpec):
     """The middle band; the others are specs, too."""
 
@@ -169,7 +175,7 @@ class Bollinger(FeatureSpec):
     lower: FeatureSpec = MID
 
 
-@attrs.frozen(eq=False, str=False)
+@attrs.frozen(eq=False, repr=False)
 class Adx(FeatureSpec):
     """The average directional index; both directional indicators are specs, too."""
 

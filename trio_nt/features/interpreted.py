@@ -15,40 +15,46 @@ from trio_nt.features.plan import Node
 
 
 def run_node(
-    node: Node, state: State, base: int, updates: Sequence[bool], instruments: Sequence[int], inputs: list[list[float]]
-) -> list[float]:
-    """One value per row for one node.
+    node: Node,
+    state: State,
+    base: int,
+    news: Sequence[Sequence[int]],
+    instruments: Sequence[int],
+    inputs: Sequence[Sequence[float]],
+) -> tuple[list[float], list[bool]]:
+    """One value per row for one node, and whether it is new on that row.
 
-    A row updates the node when it is of its kinds and good (``updates``) and all its inputs are finite; every other
-    row repeats the instrument's last value (0 where the node is an event).
+    ``news`` and ``inputs`` say the same of what the node reads. A row updates the node when one of its inputs is new
+    and all are finite; every other row repeats the instrument's last value (0 where the node is an event).
     """
     kernel: Callable[..., float] = node.kernel.function
     window, factor, stride = node.spec.window, node.spec.factor, node.state_size
     values: list[float] = []
-    append = values.append
-    if node.kernel.is_event:
-        for update, instrument, row in zip(updates, instruments, zip(*inputs, strict=True), strict=True):
+    updated: list[bool] = []
+    add, mark = values.append, updated.append
+    if len(inputs) == 1 and not node.kernel.is_event:
+        for new, instrument, x in zip(news[0], instruments, inputs[0], strict=True):
             at = base + instrument * stride
-            value = kernel(state, at + 1, window, factor, *row) if update and _finite(row) else 0.0
-            state[at] = value
-            append(value)
-    elif len(inputs) == 1:
-        for update, instrument, x in zip(updates, instruments, inputs[0], strict=True):
-            at = base + instrument * stride
-            if update and x - x == 0.0:  # neither NaN nor infinite
+            if new and x - x == 0.0:  # neither NaN nor infinite
                 state[at] = value = kernel(state, at + 1, window, factor, x)
-                append(value)
+                add(value)
+                mark(True)
             else:
-                append(state[at])
-    else:
-        for update, instrument, row in zip(updates, instruments, zip(*inputs, strict=True), strict=True):
-            at = base + instrument * stride
-            if update and _finite(row):
-                state[at] = value = kernel(state, at + 1, window, factor, *row)
-                append(value)
-            else:
-                append(state[at])
-    return values
+                add(state[at])
+                mark(False)
+        return values, updated
+    some = news[0] if all(new is news[0] for new in news) else [any(row) for row in zip(*news, strict=True)]
+    for new, instrument, row in zip(some, instruments, zip(*inputs, strict=True), strict=True):
+        at = base + instrument * stride
+        if new and _finite(row):
+            state[at] = kernel(state, at + 1, window, factor, *row)
+            mark(True)
+        else:
+            if node.kernel.is_event:
+                state[at] = 0.0
+            mark(False)
+        add(state[at])
+    return values, updated
 
 
 def _finite(row: tuple[float, ...]) -> bool:
@@ -72,26 +78,29 @@ class InterpretedDriver:
         kinds: NDArray[Any],
         flags: NDArray[Any],
         instruments: NDArray[Any],
-        fields: Sequence[tuple[int, NDArray[Any]]],
+        fields: Sequence[tuple[int, int, NDArray[Any]]],
     ) -> int | None:
-        """Fill ``block[slot, :n]`` for every node, n = ``len(kinds)``.
+        """Fill ``block[slot]`` for every node; ``fields``: slot, kind of row and column.
 
         Returns:
             None; or an instrument that has no room, and then nothing was done.
         """
-        count = len(kinds)
         who: list[int] = instruments.tolist()
         if who and not 0 <= min(who) <= max(who) < self._capacity:
             return next(instrument for instrument in who if not 0 <= instrument < self._capacity)
-        columns: dict[int, list[float]] = {slot: column.tolist() for slot, column in fields}
-        absent = [float("nan")] * count
-        bits = [0 if flag else 1 << kind for kind, flag in zip(kinds.tolist(), flags.tolist(), strict=True)]
-        masks: dict[int, list[bool]] = {}
+        good = [0 if flag else kind for kind, flag in zip(kinds.tolist(), flags.tolist(), strict=True)]
+        of_kind: dict[int, list[bool]] = {}
+        columns: dict[int, list[float]] = {}
+        news: dict[int, list[bool]] = {}
+        for slot, kind, column in fields:
+            if kind not in of_kind:
+                of_kind[kind] = [kind == other for other in good]
+            columns[slot], news[slot] = column.tolist(), of_kind[kind]
+        absent, never = [float("nan")] * len(who), [False] * len(who)
         for node, base in self._nodes:
-            updates = masks.get(node.kinds)
-            if updates is None:
-                updates = masks[node.kinds] = [bit & node.kinds != 0 for bit in bits]
             inputs = [columns.get(slot, absent) for slot in node.inputs]
-            values = columns[node.slot] = run_node(node, self.state, base, updates, who, inputs)
-            block[node.slot, :count] = values
+            new = [news.get(slot, never) for slot in node.inputs]
+            values, updated = run_node(node, self.state, base, new, who, inputs)
+            columns[node.slot], news[node.slot] = values, updated
+            block[node.slot] = values
         return None

@@ -27,8 +27,8 @@ from trio_nt.features.specs import Kernel, KernelFunction
 _OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False}
 _INLINED = {**_OPTIONS, "forceinline": True}
 FIELDS_IN_CALL = 6
-PROGRAM_WIDTH = 10
-"""Numbers of a feature in the table: opcode, slot, kinds, window, base and stride of the state, four input slots."""
+PROGRAM_WIDTH = 9
+"""Numbers of a feature in the table: opcode, slot, window, base and stride of the state, four input slots."""
 
 _TILE = 64
 """Rows that one feature takes before the next one has its turn: a tile of all features stays in the fastest cache."""
@@ -85,60 +85,79 @@ def _shifted(typing_context, pointer, offset):
 
 
 @njit(**_INLINED)
-def _copy_field(column, slot, corner, width, count):
+def _take_field(column, slot, kind, corner, fresh, width, kinds, flags):
     if slot >= 0:
-        for r in range(count):
-            corner[slot * width + r] = column[r]
+        for r in range(width):
+            value = column[r]
+            corner[slot * width + r] = value
+            fresh[slot * width + r] = kinds[r] == kind and flags[r] == 0 and value - value == 0.0
 
 
-# The rule of a row, once per number of inputs: numba makes a loop of its own for every kernel that is passed in.
+# The rule of a row (see pipeline.py), once per number of inputs.
+# numba makes a loop of its own for every kernel that is passed in.
 
 
 @njit(**_INLINED)
-def _rows_of_1(kernel, state, window, factor, updates, places, count, block, width, program):
+def _rows_of_1(kernel, state, window, factor, fresh, places, count, block, width, program):
     out = program[1] * width
-    i0 = program[6] * width
+    i0 = program[5] * width
     for r in range(count):
         at = places[r]
         a = block[i0 + r]
-        if updates[r] != 0 and a - a == 0.0:  # neither NaN nor infinite
+        new = fresh[i0 + r]
+        if new != 0 and a - a == 0.0:  # neither NaN nor infinite
             state[at] = kernel(state, at + 1, window, factor, a)
+            fresh[out + r] = 1
+        else:
+            fresh[out + r] = 0
         block[out + r] = state[at]
 
 
 @njit(**_INLINED)
-def _rows_of_2(kernel, state, window, factor, updates, places, count, block, width, program):
+def _rows_of_2(kernel, state, window, factor, fresh, places, count, block, width, program):
     out = program[1] * width
-    i0, i1 = program[6] * width, program[7] * width
+    i0, i1 = program[5] * width, program[6] * width
     for r in range(count):
         at = places[r]
         a, b = block[i0 + r], block[i1 + r]
-        if updates[r] != 0 and (a - a) + (b - b) == 0.0:
+        new = fresh[i0 + r] | fresh[i1 + r]
+        if new != 0 and (a - a) + (b - b) == 0.0:
             state[at] = kernel(state, at + 1, window, factor, a, b)
+            fresh[out + r] = 1
+        else:
+            fresh[out + r] = 0
         block[out + r] = state[at]
 
 
 @njit(**_INLINED)
-def _rows_of_3(kernel, state, window, factor, updates, places, count, block, width, program):
+def _rows_of_3(kernel, state, window, factor, fresh, places, count, block, width, program):
     out = program[1] * width
-    i0, i1, i2 = program[6] * width, program[7] * width, program[8] * width
+    i0, i1, i2 = program[5] * width, program[6] * width, program[7] * width
     for r in range(count):
         at = places[r]
         a, b, c = block[i0 + r], block[i1 + r], block[i2 + r]
-        if updates[r] != 0 and (a - a) + (b - b) + (c - c) == 0.0:
+        new = fresh[i0 + r] | fresh[i1 + r] | fresh[i2 + r]
+        if new != 0 and (a - a) + (b - b) + (c - c) == 0.0:
             state[at] = kernel(state, at + 1, window, factor, a, b, c)
+            fresh[out + r] = 1
+        else:
+            fresh[out + r] = 0
         block[out + r] = state[at]
 
 
 @njit(**_INLINED)
-def _rows_of_4(kernel, state, window, factor, updates, places, count, block, width, program):
+def _rows_of_4(kernel, state, window, factor, fresh, places, count, block, width, program):
     out = program[1] * width
-    i0, i1, i2, i3 = program[6] * width, program[7] * width, program[8] * width, program[9] * width
+    i0, i1, i2, i3 = program[5] * width, program[6] * width, program[7] * width, program[8] * width
     for r in range(count):
         at = places[r]
         a, b, c, d = block[i0 + r], block[i1 + r], block[i2 + r], block[i3 + r]
-        if updates[r] != 0 and (a - a) + (b - b) + (c - c) + (d - d) == 0.0:
+        new = fresh[i0 + r] | fresh[i1 + r] | fresh[i2 + r] | fresh[i3 + r]
+        if new != 0 and (a - a) + (b - b) + (c - c) + (d - d) == 0.0:
             state[at] = kernel(state, at + 1, window, factor, a, b, c, d)
+            fresh[out + r] = 1
+        else:
+            fresh[out + r] = 0
         block[out + r] = state[at]
 
 
@@ -146,120 +165,118 @@ _ROWS_OF = {1: _rows_of_1, 2: _rows_of_2, 3: _rows_of_3, 4: _rows_of_4}
 
 
 @njit(**_INLINED)
-def _events_of_2(kernel, state, window, factor, updates, places, count, block, width, program):
+def _events_of_2(kernel, state, window, factor, fresh, places, count, block, width, program):
     out = program[1] * width
-    i0, i1 = program[6] * width, program[7] * width
+    i0, i1 = program[5] * width, program[6] * width
     for r in range(count):
         at = places[r]
         a, b = block[i0 + r], block[i1 + r]
-        value = 0.0
-        if updates[r] != 0 and (a - a) + (b - b) == 0.0:
-            value = kernel(state, at + 1, window, factor, a, b)
-        state[at] = value
-        block[out + r] = value
+        new = fresh[i0 + r] | fresh[i1 + r]
+        if new != 0 and (a - a) + (b - b) == 0.0:
+            state[at] = kernel(state, at + 1, window, factor, a, b)
+            fresh[out + r] = 1
+        else:
+            state[at] = 0.0
+            fresh[out + r] = 0
+        block[out + r] = state[at]
 
 
 @njit(**_INLINED)
-def _run_kernel(state, factor, updates, places, count, block, width, program):
-    opcode, window = program[0], program[3]
+def _run_kernel(state, factor, fresh, places, count, block, width, program):
+    opcode, window = program[0], program[2]
     if opcode == 0:
-        _rows_of_1(_value, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_1(_value, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 1:
-        _rows_of_2(_mid, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_2(_mid, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 2:
-        _rows_of_2(_spread, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_2(_spread, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 3:
-        _rows_of_4(_microprice, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_4(_microprice, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 4:
-        _rows_of_2(_imbalance, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_2(_imbalance, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 5:
-        _rows_of_3(_typical, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_3(_typical, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 6:
-        _rows_of_1(_sma, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_1(_sma, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 7:
-        _rows_of_1(_ema, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_1(_ema, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 8:
-        _rows_of_1(_wma, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_1(_wma, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 9:
-        _rows_of_2(_dema, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_2(_dema, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 10:
-        _rows_of_3(_tema, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_3(_tema, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 11:
-        _rows_of_2(_difference, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_2(_difference, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 12:
-        _events_of_2(_cross, state, window, factor, updates, places, count, block, width, program)
+        _events_of_2(_cross, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 13:
-        _rows_of_1(_rsi, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_1(_rsi, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 14:
-        _rows_of_1(_roc, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_1(_roc, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 15:
-        _rows_of_3(_stochastic, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_3(_stochastic, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 16:
-        _rows_of_3(_williams_r, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_3(_williams_r, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 17:
-        _rows_of_1(_cci, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_1(_cci, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 18:
-        _rows_of_3(_atr, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_3(_atr, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 19:
-        _rows_of_3(_plus_di, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_3(_plus_di, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 20:
-        _rows_of_3(_minus_di, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_3(_minus_di, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 21:
-        _rows_of_3(_adx, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_3(_adx, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 22:
-        _rows_of_1(_rolling_max, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_1(_rolling_max, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 23:
-        _rows_of_1(_rolling_min, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_1(_rolling_min, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 24:
-        _rows_of_1(_stdev, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_1(_stdev, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 25:
-        _rows_of_2(_band, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_2(_band, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 26:
-        _rows_of_3(_zscore, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_3(_zscore, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 27:
-        _rows_of_1(_realised_volatility, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_1(_realised_volatility, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 28:
-        _rows_of_2(_vwap_total, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_2(_vwap_total, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 29:
-        _rows_of_2(_vwap, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_2(_vwap, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 30:
-        _rows_of_2(_obv, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_2(_obv, state, window, factor, fresh, places, count, block, width, program)
     elif opcode == 31:
-        _rows_of_2(_mfi, state, window, factor, updates, places, count, block, width, program)
+        _rows_of_2(_mfi, state, window, factor, fresh, places, count, block, width, program)
 
 
 def _make_drive(fingerprint: int) -> Any:
     # numba keys its cache on closed-over values: with the kernels' sources among them, code compiled from older
     # kernels is never found again. (It looks at no other file than this one by itself.)
     # Returns the first row whose instrument has no room, having done nothing; or a negative number.
-    def drive(programs, factors, state, capacity, block, kinds, flags, instruments, slots, f0, f1, f2, f3, f4, f5):
-        count, width = len(kinds), block.shape[1]
-        for r in range(count):  # nothing below checks an index
+    def drive(programs, factors, state, capacity, block, new, kinds, flags, instruments, slots, f0, f1, f2, f3, f4, f5):
+        width = len(kinds)
+        for r in range(width):  # nothing below checks an index
             if instruments[r] < 0 or instruments[r] >= capacity:
                 return r
-        corner = _pointer(block)
-        _copy_field(f0, slots[0], corner, width, count)
-        _copy_field(f1, slots[1], corner, width, count)
-        _copy_field(f2, slots[2], corner, width, count)
-        _copy_field(f3, slots[3], corner, width, count)
-        _copy_field(f4, slots[4], corner, width, count)
-        _copy_field(f5, slots[5], corner, width, count)
-        updates, places = np.empty(_TILE, np.uint8), np.empty(_TILE, np.int64)
-        for first in range(0, count, _TILE):
-            size = min(_TILE, count - first)
-            mask = -1
+        corner, fresh = _pointer(block), _pointer(new)
+        _take_field(f0, slots[0], slots[1], corner, fresh, width, kinds, flags)
+        _take_field(f1, slots[2], slots[3], corner, fresh, width, kinds, flags)
+        _take_field(f2, slots[4], slots[5], corner, fresh, width, kinds, flags)
+        _take_field(f3, slots[6], slots[7], corner, fresh, width, kinds, flags)
+        _take_field(f4, slots[8], slots[9], corner, fresh, width, kinds, flags)
+        _take_field(f5, slots[10], slots[11], corner, fresh, width, kinds, flags)
+        places = np.empty(_TILE, np.int64)
+        for first in range(0, width, _TILE):
+            size = min(_TILE, width - first)
             for k in range(len(factors)):
                 program = _shifted(_pointer(programs), k * PROGRAM_WIDTH)
-                if program[2] != mask:
-                    mask = program[2]
-                    for r in range(size):
-                        updates[r] = flags[first + r] == 0 and (mask >> kinds[first + r]) & 1 != 0
                 for r in range(size):
-                    places[r] = program[4] + instruments[first + r] * program[5]
+                    places[r] = program[3] + instruments[first + r] * program[4]
                 _run_kernel(
                     _pointer(state),
                     factors[k],
-                    _pointer(updates),
+                    _shifted(fresh, first),
                     _pointer(places),
                     size,
                     _shifted(corner, first),
@@ -287,6 +304,7 @@ _SIGNATURE = types.int64(
     types.Array(types.float64, 1, "C"),
     types.int64,
     types.Array(types.float64, 2, "C"),
+    types.Array(types.uint8, 2, "C"),
     _read_only(types.uint8),
     _read_only(types.uint8),
     _read_only(types.int32),
@@ -317,7 +335,7 @@ _user_drives: WeakKeyDictionary[Kernel, Any] = WeakKeyDictionary()
 
 
 def compile_kernel(kernel: Kernel) -> Any:
-    """The driver around one kernel of the user's: the same source with another ``_run_kernel``, compiled in this process.
+    """The driver around one kernel of the user's: the same source with another ``_run_kernel``, compiled anew.
 
     Raises:
         TypeError: numba cannot compile the function.
@@ -327,8 +345,8 @@ def compile_kernel(kernel: Kernel) -> Any:
         step = _compiled(kernel.function)
         rows = _events_of_2 if kernel.is_event else _ROWS_OF[kernel.arity]
 
-        def run_kernel(state, factor, updates, places, count, block, width, program):
-            rows(step, state, program[3], factor, updates, places, count, block, width, program)
+        def run_kernel(state, factor, fresh, places, count, block, width, program):
+            rows(step, state, program[2], factor, fresh, places, count, block, width, program)
 
         plain = _make_drive(0)
         globals_ = {**plain.__globals__, "_run_kernel": njit(run_kernel, **_INLINED)}

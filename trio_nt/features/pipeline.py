@@ -2,8 +2,8 @@
 
 The rule of a row, for every feature:
 
-1. A row *updates* a feature when its kind is one that the feature reads (``on``), its ``flags`` are 0, and all the
-   feature's inputs on that row are finite.
+1. A row *updates* a feature when at least one of the feature's inputs is new on that row and all are finite. A field is
+   new on good rows (``flags`` 0) of the kind that has it; a feature is new where it was updated.
 2. The value of a row is made from this row and earlier rows of the same instrument, of nothing else.
 3. A row that does not update a feature repeats the instrument's last value; an event (``cross``) says 0 there.
 4. NaN until the feature has seen what its warm-up rule names.
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from trio_nt.features.interpreted import InterpretedDriver
 from trio_nt.features.plan import FeaturePlan, Node
-from trio_nt.features.specs import FeatureSpec, check_specs
+from trio_nt.features.specs import FIELD_KINDS, FeatureSpec, check_specs
 
 FloatArray: TypeAlias = NDArray[np.float64]
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 Progress: TypeAlias = Callable[[str], None]
-FieldColumns: TypeAlias = list[tuple[int, NDArray[Any]]]
+FieldColumns: TypeAlias = list[tuple[int, int, NDArray[Any]]]
 
 
 class Driver(Protocol):
@@ -119,7 +119,6 @@ class FeaturePipeline:
         self._bases: list[int] = []
         self._driver: Driver = InterpretedDriver((), (), (), 1)
         self._make_driver: Callable[[list[Node], list[int], list[float], int], Driver] = InterpretedDriver
-        self._scratch: FloatArray = np.empty((0, 0))
         self._requests = self._batches = self._rows = self._values = 0
 
     @property
@@ -136,11 +135,13 @@ class FeaturePipeline:
         """Compute ``specs`` from the next batch on; those that are computed already go on.
 
         Raises:
-            TypeError: an element is no FeatureSpec.
+            TypeError: an element is no FeatureSpec, or a user's kernel cannot be compiled.
             ValueError: a window above ``longest_window``, or a field that the data does not have. Nothing was added.
         """
         wanted = list(specs)
         check_specs(wanted, longest_window=self._longest_window, fields=self._fields)
+        if self.compiled:
+            self._compile_kernels(wanted)
         self._requests += len(wanted)
         if self.plan.add(wanted):
             self._rebuild(self._capacity)
@@ -152,6 +153,9 @@ class FeaturePipeline:
 
         Args:
             progress: told in a few words what is being done.
+
+        Raises:
+            TypeError: a user's kernel cannot be compiled. The pipeline stays interpreted.
         """
         if self.compiled:
             return True
@@ -163,9 +167,19 @@ class FeaturePipeline:
                 raise
             return False
         compile_drive(progress)
+        self._compile_kernels(self.plan)
         self._make_driver = CompiledDriver
         self._rebuild(self._capacity)
         return True
+
+    @staticmethod
+    def _compile_kernels(specs: Iterable[FeatureSpec]) -> None:
+        """Compile the users' kernels among ``specs`` before anything is changed: one that cannot be is refused."""
+        from trio_nt.features.machine import compile_kernel
+
+        for node in FeaturePlan(specs).nodes:
+            if node.kernel.opcode < 0 and node.kernel.compiles:
+                compile_kernel(node.kernel)
 
     def compute(self, columns: Columns, out: Mapping[FeatureSpec, FloatArray] | None = None) -> FeatureValues:
         """One value per row for every required spec.
@@ -173,20 +187,21 @@ class FeaturePipeline:
         Args:
             columns: a block of market rows or of bars, by field, each of shape (n,); reads ``kind``, ``flags``,
                 ``instrument`` and the numeric fields that the specs need.
-            out: arrays of shape (n,) to write into, by spec. Those that it names need no copy afterwards.
+            out: arrays of shape (n,) to write into as well, by spec: slices of side arrays beside the market ring.
 
         Returns:
-            The columns by spec. New arrays without ``out``; with it, views that the next ``compute`` overwrites.
+            The columns by spec, new arrays.
+
+        Raises:
+            ValueError: a negative instrument; nothing was done.
+            KeyError: ``out`` names a spec that was not required.
         """
         count = len(columns["kind"])
-        if out is None:
-            block = np.empty((self.plan.slots, count))
-        else:
-            if self._scratch.shape[0] < self.plan.slots or self._scratch.shape[1] < count:
-                self._scratch = np.empty((self.plan.slots, max(count, 2 * self._scratch.shape[1])))
-            block = self._scratch
+        block = np.empty((self.plan.slots, count))
         if count:
-            fields = [(slot, columns[name]) for name, slot in self.plan.fields.items() if name in columns]
+            fields = [
+                (slot, FIELD_KINDS[name], columns[name]) for name, slot in self.plan.fields.items() if name in columns
+            ]
             who = columns["instrument"]
             while (strange := self._driver.run(block, columns["kind"], columns["flags"], who, fields)) is not None:
                 if strange < 0:
@@ -197,8 +212,7 @@ class FeaturePipeline:
         self._values += count * len(self.plan.requested)
         if out is not None:
             for spec, column in out.items():
-                column[:] = block[self.plan.slot(spec), :count]
-            block = block[:, :count]
+                column[:] = block[self.plan.slot(spec)]
         return FeatureValues(self.plan, block)
 
     def _rebuild(self, capacity: int) -> None:

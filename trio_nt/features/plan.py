@@ -8,17 +8,16 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
-from trio_nt.features.specs import FIELD_KINDS, FeatureSpec, Field, Kernel
+from trio_nt.features.specs import FeatureSpec, Field, Kernel
 
 
 @attrs.frozen
 class Node:
-    """One kernel at work: it reads ``inputs`` (slots) and fills ``slot``, on rows of the kinds in ``kinds`` (bits)."""
+    """One kernel at work: it reads the slots ``inputs`` and fills ``slot``."""
 
     spec: FeatureSpec
     slot: int
     inputs: tuple[int, ...]
-    kinds: int
 
     @property
     def kernel(self) -> Kernel:
@@ -44,10 +43,11 @@ class FeaturePlan:
 
     def __init__(self, specs: Iterable[FeatureSpec] = ()) -> None:
         self.nodes: list[Node] = []
+        self.slots = 0
+        """Rows of a block that holds this plan's columns."""
         self.fields: dict[str, int] = {}
         self.requested: list[FeatureSpec] = []
         self._slots: dict[FeatureSpec, int] = {}
-        self._kinds: list[int] = []
         self._nodes_by_slot: dict[int, Node] = {}
         self.add(specs)
 
@@ -65,27 +65,19 @@ class FeaturePlan:
     def _slot_of(self, item: FeatureSpec | Field) -> int:
         if isinstance(item, Field):
             if item.name not in self.fields:
-                self.fields[item.name] = self._new_slot(1 << FIELD_KINDS[item.name])
+                self.fields[item.name] = self._new_slot()
             return self.fields[item.name]
         if item not in self._slots:
             inputs = tuple(self._slot_of(inner) for inner in item.inputs)
-            kinds = 0
-            for slot in inputs:
-                kinds |= self._kinds[slot]
-            self._slots[item] = self._new_slot(kinds)
-            node = Node(item, self._slots[item], inputs, kinds)
+            self._slots[item] = self._new_slot()
+            node = Node(item, self._slots[item], inputs)
             self.nodes.append(node)
             self._nodes_by_slot[node.slot] = node
         return self._slots[item]
 
-    def _new_slot(self, kinds: int) -> int:
-        self._kinds.append(kinds)
-        return len(self._kinds) - 1
-
-    @property
-    def slots(self) -> int:
-        """Rows of a block that holds this plan's columns."""
-        return len(self._kinds)
+    def _new_slot(self) -> int:
+        self.slots += 1
+        return self.slots - 1
 
     def slot(self, spec: FeatureSpec) -> int:
         """The block's row of a feature.

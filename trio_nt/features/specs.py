@@ -80,7 +80,7 @@ class Field:
         return self.name
 
 
-@attrs.frozen(eq=False, str=False)
+@attrs.frozen(eq=False, repr=False)
 class FeatureSpec:
     """One feature of every instrument: one float64 value per row.
 
@@ -101,7 +101,7 @@ class FeatureSpec:
     factor: float = 0.0
     skip: int = 0
     label: str = ""
-    _hash: int = attrs.field(init=False, repr=False)
+    _hash: int = attrs.field(init=False)
 
     @_hash.default
     def _hash_once(self) -> int:
@@ -123,7 +123,7 @@ class FeatureSpec:
         # Rebuilt, not copied: hashes differ from process to process.
         return type(self), tuple(getattr(self, item.name) for item in attrs.fields(type(self)) if item.init)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         if self.label:
             return self.label
         inside = ", ".join([*([str(self.window)] if self.window else []), *map(str, self.inputs)])

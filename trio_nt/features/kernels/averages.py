@@ -114,13 +114,16 @@ def cross(state: State, at: int, window: int, factor: float, first: float, secon
 
     Equality is no crossing and keeps the side: a touch from above that returns upwards is nothing, one that goes
     through is a crossing on the row where the sign has changed. The first strict side is a beginning, no crossing.
-    Warm-up: 0 until both inputs are ready. State: the side. Source: definition.
+    Equal means closer than a 1e-12th of the greater: two averages of one constant price differ by rounding alone, and
+    that must not trade. Warm-up: 0 until both inputs are ready. State: the side. Source: definition.
     """
     side = state[at]
-    if first > second:
+    gap = first - second
+    rounding = 1e-12 * max(abs(first), abs(second))
+    if gap > rounding:
         state[at] = 1.0
         return 1.0 if side < 0.0 else 0.0
-    if first < second:
+    if gap < -rounding:
         state[at] = -1.0
         return -1.0 if side > 0.0 else 0.0
     return 0.0
