@@ -105,6 +105,11 @@ class Bar(NamedTuple):
 MarketEvent: TypeAlias = Quote | Trade | Bar
 
 
+# Sums of wild values overflow or cancel out: that is what is being looked for.
+_QUIETLY = np.errstate(over="ignore", invalid="ignore")
+
+
+@_QUIETLY
 def flag_quotes(bid: Column, ask: Column, bid_size: Column, ask_size: Column) -> Column:
     """The column ``flags`` of quotes, shape (n,), uint8. A locked quote (bid = ask) is good, a crossed one is not."""
     prices = bid + ask  # NaN or infinite if either is
@@ -114,6 +119,7 @@ def flag_quotes(bid: Column, ask: Column, bid_size: Column, ask_size: Column) ->
     return flags
 
 
+@_QUIETLY
 def flag_trades(price: Column, size: Column) -> Column:
     """The column ``flags`` of trades, shape (n,), uint8."""
     flags = np.where(np.isfinite(price + size), 0, NOT_FINITE).astype(np.uint8)
@@ -121,11 +127,13 @@ def flag_trades(price: Column, size: Column) -> Column:
     return flags
 
 
+@_QUIETLY
 def flag_bars(columns: Columns) -> Column:
     """The column ``flags`` of bars, shape (n,), uint8. A bar whose high is below its low is crossed."""
     prices = columns["open"] + columns["high"] + columns["low"] + columns["close"]
     flags = np.where(np.isfinite(prices + columns["volume"]), 0, NOT_FINITE).astype(np.uint8)
-    flags |= np.where((columns["low"] <= 0) | (columns["volume"] < 0), NEGATIVE, 0).astype(np.uint8)
+    lowest = np.minimum(np.minimum(columns["open"], columns["close"]), columns["low"])
+    flags |= np.where((lowest <= 0) | (columns["volume"] < 0), NEGATIVE, 0).astype(np.uint8)
     flags |= np.where(columns["high"] < columns["low"], CROSSED, 0).astype(np.uint8)
     return flags
 
