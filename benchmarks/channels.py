@@ -230,7 +230,7 @@ class Actors:
         """The ring's loop and the mailbox's loop; the stop message ends the latter, the ring's end the former."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.read_mailbox, mailbox)
-            total, add = 0.0, np.add.reduce
+            total, add, cue = 0.0, np.add.reduce, place
             with signals:
                 async for batch in receiver:
                     total += add(batch["bid"])
@@ -238,8 +238,9 @@ class Actors:
                     first, last = int(sends[0]), int(sends[-1])
                     self.seen_ns[first : last + 1] = perf_counter_ns()
                     self.batches += 1
-                    for number in range(first + (place - first) % ACTORS, last + 1, ACTORS):
-                        await signals.send(number)
+                    while cue <= last:
+                        await signals.send(cue)
+                        cue += ACTORS
             self.sums.append(total)
 
     async def dashboard(self, receiver: BroadcastReceiver) -> None:

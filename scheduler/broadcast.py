@@ -226,22 +226,21 @@ class BroadcastReceiver(_End):
             Lagged: a lagging receiver was overtaken; the next call goes on with the oldest row left.
             ValueError: ``max_items`` below 1.
         """
-        self._release(max_items)
-        batch = self._stream.take(self.cursor, self._hold, max_items)
+        if max_items is not None:
+            _check_max_items(max_items)
+        cursor = self.cursor
+        if self._closed or cursor.detached:
+            self._refuse()
+        if self._stream.release(cursor, self._hold):
+            self._hub.advance()
+        batch = self._stream.take(cursor, self._hold, max_items)
         if batch is None:
             raise trio.WouldBlock if self._hub.open_senders else trio.EndOfChannel
         return batch
 
-    def _release(self, max_items: int | None) -> None:
-        if self._closed:
-            self._check_open()
-        if max_items is not None and max_items < 1:
-            raise ValueError(f"max_items must be at least 1, was {max_items}")
-        cursor = self.cursor
-        if cursor.detached:
-            raise trio.BrokenResourceError(f"{cursor.name} was detached: it held the sender too long")
-        if self._stream.release(cursor, self._hold):
-            self._hub.advance()
+    def _refuse(self) -> None:
+        self._check_open()
+        raise trio.BrokenResourceError(f"{self.cursor.name} was detached: it held the sender too long")
 
     async def receive(self, max_items: int | None = None) -> Batch:
         """Take all rows that are there (to the ring's end), at most ``max_items``, waiting for the first.
@@ -251,13 +250,15 @@ class BroadcastReceiver(_End):
         Raises:
             As ``receive_nowait``, but for WouldBlock; also when it happens while it waits.
         """
-        self._release(max_items)
-        hub = self._hub
-        cursor = self.cursor
-        if self._stream.ready(cursor) or not hub.open_senders:
+        if max_items is not None:
+            _check_max_items(max_items)
+        hub, cursor, stream = self._hub, self.cursor, self._stream
+        if not self._closed and stream.release(cursor, self._hold):
+            hub.advance()
+        if self._closed or cursor.detached or not hub.open_senders or stream.ready(cursor):
             await trio.lowlevel.checkpoint()
         try:
-            while not self._closed and not cursor.detached and not self._stream.ready(cursor) and hub.open_senders:
+            while not (self._closed or cursor.detached or stream.ready(cursor)) and hub.open_senders:
                 task = current_task()
                 hub.parked[task] = self
                 await park(partial(hub.unpark, task))
@@ -301,6 +302,11 @@ class BroadcastReceiver(_End):
     def __del__(self) -> None:
         if not self._closed:
             self._hub.orphan(self.cursor, self._hold)
+
+
+def _check_max_items(max_items: int) -> None:
+    if max_items < 1:
+        raise ValueError(f"max_items must be at least 1, was {max_items}")
 
 
 def open_broadcast(

@@ -35,6 +35,7 @@ class Cursor:
 
     __slots__ = (
         "cloned",
+        "copies",
         "detached",
         "ends",
         "floor",
@@ -51,6 +52,7 @@ class Cursor:
     def __init__(self, name: str, policy: Policy, key: str | None, start: int) -> None:
         self.name = name
         self.policy = policy
+        self.copies = policy is not Policy.LOSSLESS  # receives copies and never holds a sender back
         self.key = key
         self.next = start
         self.floor = start
@@ -133,13 +135,12 @@ class Stream:
         if key is not None and key not in self.ring.fields:
             raise ValueError(f"key must be one of {list(self.ring.fields)}, was {key!r}")
         cursor = Cursor(name, policy, key, self.head)
-        (self.lossless if policy is Policy.LOSSLESS else self.others).append(cursor)
+        (self.others if cursor.copies else self.lossless).append(cursor)
         return cursor
 
     def remove(self, cursor: Cursor) -> bool:
         """Forget a cursor; True when that lets the waiting sender look again."""
-        cursors = self.lossless if cursor.policy is Policy.LOSSLESS else self.others
-        cursors.remove(cursor)
+        (self.others if cursor.copies else self.lossless).remove(cursor)
         unread = self.head - cursor.next + (0 if cursor.pending is None else len(cursor.pending[_ROW]))
         if unread:
             self.count_drop("detached" if cursor.detached else "closed", unread)
@@ -151,19 +152,19 @@ class Stream:
         cursor.pending = None
         if self.debug:
             self._poison()
-        return cursor.policy is Policy.LOSSLESS and self._passed(old, self.head)
+        return not cursor.copies and self._passed(old, self.head)
 
     def release(self, cursor: Cursor, end: object) -> bool:
         """Give back the batch that ``end`` holds; True when that lets the waiting sender look again."""
-        if cursor.held.pop(end, None) is None:
+        held = cursor.held
+        if held.pop(end, None) is None:
             return False
+        old = cursor.floor
+        new = cursor.floor = next(iter(held.values())) if held else cursor.next
         if self.debug:
             self.lent.pop(end).expire()
-        old = cursor.floor
-        new = cursor.floor = next(iter(cursor.held.values()), cursor.next)
-        if self.debug and new > old:
             self._poison()
-        return self._passed(old, new)
+        return old < self.wanted and self._passed(old, new)
 
     def _passed(self, old: int, new: int) -> bool:
         if old < self.wanted <= new:
@@ -184,7 +185,7 @@ class Stream:
         Raises:
             Lagged: a lagging cursor was overtaken; the next call goes on with the oldest row left.
         """
-        if cursor.policy is not Policy.LOSSLESS:
+        if cursor.copies:
             return self._take_copy(cursor, max_items)
         start = cursor.next
         count = self.head - start

@@ -116,6 +116,8 @@ def test_a_wrong_subscription_is_refused_before_any_effect() -> None:
 @pytest.mark.parametrize("max_items", [0, -3])
 async def test_a_receive_of_less_than_one_row_is_refused(max_items: int) -> None:
     sender, receiver = open_broadcast(4, FIELDS)
+    with pytest.raises(ValueError, match="max_items must be at least 1"):
+        await receiver.receive(max_items)  # at once, not when there are rows
     sender.send_nowait(rows(1))
     with pytest.raises(ValueError, match="max_items must be at least 1"):
         receiver.receive_nowait(max_items)
