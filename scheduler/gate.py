@@ -188,6 +188,7 @@ def _drive(cell: Cell, coro: Any, gate: Gate) -> Generator[Any, Any, Any]:
                 lane = cell.lane
 
             # Step.
+            was_ready = cell.state
             if cell.woken_at:
                 lane.wake_to_run.add(started - cell.woken_at)
                 cell.woken_at = 0.0
@@ -207,11 +208,11 @@ def _drive(cell: Cell, coro: Any, gate: Gate) -> Generator[Any, Any, Any]:
             if not lane.steps & 15:
                 lane.step_time.add(spent)
 
-            # Leave the step.
+            # Leave the step. In a foreign runner's step the task may have been reattached: Trio has scheduled it already.
             if message is not CHECKPOINT:
-                if cell.state != IDLE:
+                if was_ready and cell.state == READY:
                     ready.rest(cell)
-            elif cell.lane is not critical and cell.state != IDLE:
+            elif cell.lane is not critical and was_ready and cell.state == READY:
                 # Still runnable: straight to the lane's queue, past Trio's.
                 again(cell)
                 if not ready.outstanding:
@@ -306,10 +307,13 @@ class Gate:
             lane.steps += 1
             if spent > self.slow_step_s:
                 self.count_slow_step(lane, spent)
+            if not lane.steps & 15:
+                lane.step_time.add(spent)
         if CELLS.pop(cell.task, None) is not None:
             cell.job.members.discard(cell)
             cell.lane.tasks -= 1
             self.ready.forget(cell)
+        del cell.task  # the task refers to the cell: no cycle for the collector
         if self.ready.queued and not self.ready.outstanding:
             self.release()
 

@@ -57,7 +57,8 @@ class Watchdog:
         self._reported_step = started
         self._next_report = now + REPORT_INTERVAL_S
         lane = TaskPriority(cell.lane.index).name
-        self.last_stall = f"task {cell.task.name!r} in {lane} stood at {_place(frame)}"
+        task = getattr(cell, "task", None)  # gone when the task ends this moment
+        self.last_stall = f"task {task.name if task else 'just ended'!r} in {lane} stood at {_place(frame)}"
         logger.warning("%s for %.0f ms without a checkpoint", self.last_stall, (now - started) * 1e3)
 
 
