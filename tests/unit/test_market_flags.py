@@ -38,7 +38,8 @@ def test_bars(name: str, value: float) -> None:
     flags = int(flag_bars({column: np.array([number]) for column, number in bar.items()})[0])
     assert bool(flags & NOT_FINITE) == (not math.isfinite(value))
     if math.isfinite(value):
-        assert bool(flags & NEGATIVE) == (value < 0 or (value == 0 and name != "volume" and name != "high"))
+        negative = min(bar["open"], bar["low"], bar["close"]) <= 0 or bar["volume"] < 0
+        assert bool(flags & NEGATIVE) == negative
     assert bool(flags & CROSSED) == (bar["high"] < bar["low"])
 
 
