@@ -220,6 +220,17 @@ def test_a_pipeline_without_specs_and_an_empty_batch(pipeline: FeaturePipeline) 
     assert pipeline.compute(quotes([]))[ema(2)].shape == (0,)
 
 
+def test_reset_forgets_the_rows_and_keeps_the_specs(pipeline: FeaturePipeline) -> None:
+    specs = all_specs(3, "bar")
+    rows = bar_rows(40, 1)
+    pipeline.require(specs.values())
+    first = pipeline.compute(rows)
+    pipeline.reset()
+    again = pipeline.compute(rows)
+    for name, spec in specs.items():
+        assert np.array_equal(first[spec], again[spec], equal_nan=True), name
+
+
 def test_latest_and_statistics(pipeline: FeaturePipeline) -> None:
     spec = sma(2)
     pipeline.require([spec, spec])

@@ -215,6 +215,11 @@ class FeaturePipeline:
                 column[:] = block[self.plan.slot(spec)]
         return FeatureValues(self.plan, block)
 
+    def reset(self) -> None:
+        """Forget every row; the specs stay, and start their warm-up anew."""
+        self._bases = []
+        self._rebuild(self._capacity)
+
     def _rebuild(self, capacity: int) -> None:
         """Lay the state out anew, for more nodes or more instruments, keeping what there is."""
         old_state, old_bases, old_capacity = self._driver.state, self._bases, self._capacity
