@@ -119,6 +119,7 @@ class FeaturePipeline:
         self._bases: list[int] = []
         self._driver: Driver = InterpretedDriver((), (), (), 1)
         self._make_driver: Callable[[list[Node], list[int], list[float], int], Driver] = InterpretedDriver
+        self._first: FloatArray | None = None  # the state before any row, made when it is first needed
         self._requests = self._batches = self._rows = self._values = 0
 
     @property
@@ -217,8 +218,11 @@ class FeaturePipeline:
 
     def reset(self) -> None:
         """Forget every row; the specs stay, and start their warm-up anew."""
-        self._bases = []
-        self._rebuild(self._capacity)
+        if self._first is None:
+            self._first = np.concatenate(
+                [np.zeros(0), *(np.tile(node.first_state(), self._capacity) for node in self.plan.nodes)]
+            )
+        self._driver.state[:] = self._first if self.compiled else self._first.tolist()
 
     def _rebuild(self, capacity: int) -> None:
         """Lay the state out anew, for more nodes or more instruments, keeping what there is."""
@@ -231,7 +235,7 @@ class FeaturePipeline:
             if kept:
                 state.extend(old_state[old_bases[index] : old_bases[index] + kept * node.state_size])
             state.extend(node.first_state() * (capacity - kept))
-        self._bases, self._capacity = bases, capacity
+        self._bases, self._capacity, self._first = bases, capacity, None
         self._driver = self._make_driver(self.plan.nodes, bases, state, capacity)
 
     @property
