@@ -4,6 +4,7 @@ The same feed serves the simulated venue, and paper and live accounts. Trades ca
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import attrs
@@ -162,7 +163,7 @@ class AlpacaFeed:
         self._reconnects = 0
         self._decoder: RowDecoder | None = None
         self._socket: WebSocket | None = None
-        self._is_finished = False
+        self._finish_asked = trio.Event()
 
     def __repr__(self) -> str:
         return f"AlpacaFeed({self.url!r}, symbols={self._symbols!r})"
@@ -184,30 +185,32 @@ class AlpacaFeed:
         self._decoder = RowDecoder(send.instruments)
         started = _Once(task_status)
         delay_s = _FIRST_DELAY_S
-        while not self._is_finished:
+        while not self._finish_asked.is_set():
             subscribed_before = started.count
             try:
                 await self._one_connection(send, started)
-                continue
+                return
             except (ConnectionFailed, trio.BrokenResourceError, trio.EndOfChannel, _Dropped) as error:
+                if self._finish_asked.is_set():
+                    return
                 if not (started.count and self._reconnect):
                     raise FeedError(f"market data from {self.url}: {error}") from error
             if started.count > subscribed_before:
                 delay_s = _FIRST_DELAY_S
             self._reconnects += 1
-            await trio.sleep(delay_s)
+            with trio.move_on_after(delay_s):
+                await self._finish_asked.wait()
             delay_s = min(delay_s * 2, _LAST_DELAY_S)
 
     async def finish(self) -> None:
-        """Unsubscribe; ``run`` returns when all that was sent before has been taken. A checkpoint."""
+        """Unsubscribe; ``run`` returns when all that was sent before has been taken, or the connection breaks. A
+        checkpoint.
+        """
         await trio.lowlevel.checkpoint()
-        if self._socket is None:
-            self._is_finished = True  # between two connections: no third
-            return
-        try:
-            await self._socket.send(self._request("unsubscribe"))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._is_finished = True
+        self._finish_asked.set()  # whatever happens to this connection: there is none after it
+        if self._socket is not None:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # run() notices by itself
+                await self._socket.send(self._request("unsubscribe"))
 
     # -- one connection --
 
@@ -224,7 +227,7 @@ class AlpacaFeed:
                 await self._take_rows(messages, ts_init, send)
                 for message in messages:
                     if isinstance(message, SubscriptionMessage) and not (message.trades or message.quotes):
-                        events_sent, self._is_finished = message.events_sent, True
+                        events_sent = message.events_sent
                         return
                     await self._answer(socket, message, started)
         finally:
