@@ -92,7 +92,9 @@ class Hub(SendQueue[list[Column]]):
     def counts(self) -> tuple[int, int]:
         if self.orphans:
             self._bury()
-        return self.stream.head, self.stream.find_tail()
+        stream = self.stream
+        stream.limit = -1  # the answer may slow the flow: no short cut until the next send went ahead
+        return stream.head, stream.find_tail()
 
     def write(self, payload: list[Column], count: int) -> None:
         self.stream.commit(payload, count)
@@ -152,10 +154,12 @@ class Hub(SendQueue[list[Column]]):
 
     def wake_ends(self, cursor: Cursor, end: ReceivingEnd | None = None) -> None:
         """Wake the tasks parked on a cursor (on one end of it), because receiving fails from now on."""
-        for task in [task for task, parked in self.parked.items() if parked is end or parked.cursor is cursor]:
-            if end is None or self.parked[task] is end:
-                del self.parked[task]
-                wake(task)
+        concerned = [
+            task for task, parked in self.parked.items() if (parked.cursor is cursor if end is None else parked is end)
+        ]
+        for task in concerned:
+            del self.parked[task]
+        wake_all(concerned)
 
     def leave(self, cursor: Cursor, hold: object) -> bool:
         """An end closed: give back what it holds; the last one takes the cursor away. True when that made room."""

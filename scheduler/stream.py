@@ -75,7 +75,7 @@ class Stream:
         self.debug = debug
         self.head = 0
         self.tail = 0
-        self.limit = self.flow.high  # a send that ends at or below this row needs no closer look; -1 while slowed
+        self.limit = self.flow.high  # a send that ends at or below this row needs no closer look
         self.wanted = -1  # the tail that a waiting sender wants, -1 when none waits
         self.blockers = 0  # cursors below `wanted`
         self.lossless: list[Cursor] = []
