@@ -7,7 +7,7 @@ assert result.position == {"ABC": -1}
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from decimal import Decimal
-from itertools import count
+from itertools import count, zip_longest
 
 import attrs
 
@@ -17,8 +17,9 @@ from trio_nt.model.instruments import Instrument, Instruments
 from trio_nt.model.market import Bar, MarketEvent, Quote, Trade
 from trio_nt.model.money import Number, to_decimal
 from trio_nt.model.orders import Fill, Order
-from trio_nt.replay import ReplaySettings, run_replay
 from trio_nt.replay.results import report_of
+from trio_nt.replay.run import run_replay
+from trio_nt.replay.settings import ReplaySettings
 from trio_nt.report import CurrencyPnl, Report
 from trio_nt.risk.limits import RiskLimits
 from trio_nt.strategies.base import Strategy
@@ -163,41 +164,56 @@ def _data(events: Iterable[MarketEvent], instruments: Iterable[Instrument] | Non
 def assert_causal(strategy: Strategy, data: Iterable[MarketEvent]) -> None:
     """Check that a strategy decides on no row from what came after it.
 
-    It is run on the data in batches, row by row, and on the data cut off after every action it took: the actions up
-    to there must be the same each time.
+    With latencies from 5 ms to longer than the data (the longer they are, the more rows a batch holds) it is run in
+    batches, row by row, and on the data cut off after actions that it took: what it wanted up to there must be the
+    same each time.
 
     Raises:
-        AssertionError: they are not; the message names the first difference.
+        AssertionError: it is not; the message names the first difference.
+        ValueError: there is no event.
     """
     events = sorted(data, key=lambda event: event.ts_init)
-    whole = _orders(strategy, events, False)
-    _assert_same(whole, _orders(strategy, events, True), "shown row by row, it ordered otherwise")
-    times = sorted({order[0] for order in whole})
-    for at_ns in times[:: max(1, len(times) // 20)]:
-        kept = [event for event in events if event.ts_init <= at_ns]
-        expected = [order for order in whole if order[0] <= at_ns]
-        _assert_same(expected, _orders(strategy, kept, False), "without the later rows, it ordered otherwise")
+    if not events:
+        raise ValueError("assert_causal needs at least one event")
+    span_s = (events[-1].ts_init - events[0].ts_init) / SECOND_NS
+    for latency_s in (0.005, span_s / 20, span_s + 1):
+        whole = _actions(strategy, events, latency_s)
+        _assert_same(whole, _actions(strategy, events, latency_s, single_rows=True), "shown row by row")
+        times = sorted({at_ns for at_ns, _ in whole})
+        for last_ns in times[:: 1 + len(times) // 10]:
+            kept = [event for event in events if event.ts_init <= last_ns]
+            found = _actions(strategy, kept, latency_s)
+            _assert_same(_until(whole, last_ns), _until(found, last_ns), "without the rows that came later")
 
 
-_Seen = tuple[int, str, str, Decimal]
+_Wanted = tuple[int, str]
 
 
-def _orders(strategy: Strategy, events: list[MarketEvent], single_rows: bool) -> list[_Seen]:
+def _actions(
+    strategy: Strategy, events: list[MarketEvent], latency_s: float, *, single_rows: bool = False
+) -> list[_Wanted]:
+    """Time and text of every action, in order."""
     data = from_events(events, fees=(Decimal(0), Decimal(0)))
     settings = ReplaySettings(
         cash={instrument.settlement: Decimal(1_000_000) for instrument in data.instruments},
+        order_latency_s=latency_s,
+        report_latency_s=latency_s,
         raise_errors=True,
+        keep_actions=True,
         single_rows=single_rows,
     )
     result = run_replay(data, by_id(deepcopy(strategy)), settings)
-    return [
-        (order.ts_signal, order.instrument, order.side.value, order.quantity) for order in result.driver.desk.orders
-    ]
+    # The row counts within a batch, and batches differ.
+    return [(at_ns, str(attrs.evolve(action, row=None))) for at_ns, action in result.driver.actions]
 
 
-def _assert_same(expected: list[_Seen], found: list[_Seen], what: str) -> None:
-    for number in range(max(len(expected), len(found))):
-        one = expected[number] if number < len(expected) else "nothing"
-        other = found[number] if number < len(found) else "nothing"
+def _until(wanted: list[_Wanted], last_ns: int) -> list[_Wanted]:
+    return [one for one in wanted if one[0] <= last_ns]
+
+
+def _assert_same(expected: list[_Wanted], found: list[_Wanted], how: str) -> None:
+    for number, (one, other) in enumerate(zip_longest(expected, found), 1):
         if one != other:
-            raise AssertionError(f"the strategy looks ahead: {what}; order {number + 1} was {one}, then {other}")
+            raise AssertionError(
+                f"the strategy looks ahead: action {number} is {one or 'none'}, but {how} it is {other or 'none'}"
+            )

@@ -20,6 +20,7 @@ class _Call:
     def __init__(self) -> None:
         self.answered = trio.Event()
         self.wake = trio.Event()
+        self.ended = False
         self.value: Any = None
         self.error: Exception | None = None
 
@@ -65,8 +66,9 @@ class AsyncHandlers:
             nursery.start_soon(self._await, call, request.awaitable, name=request.strategy_id)
         else:
             call = self._calls[request.strategy_id]
-            call.answered = trio.Event()
-            call.wake.set()
+            if not call.ended:  # it may have failed in another of its tasks meanwhile: that is heard now
+                call.answered = trio.Event()
+                call.wake.set()
         await call.answered.wait()
         if call.error is not None:
             return outcome.capture(run.throw, call.error)
@@ -77,4 +79,5 @@ class AsyncHandlers:
             call.value = await awaitable
         except Exception as error:  # noqa: BLE001 - handed to the driver, which supervises
             call.error = error
+        call.ended = True
         call.answered.set()

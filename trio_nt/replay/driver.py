@@ -52,7 +52,8 @@ class Move(NamedTuple):
 class ReplayDriver:
     """Drives strategies, desk and venue over blocks of rows.
 
-    ``actions`` keeps, where ``keep_actions`` is set, every action with its time, in the order in which risk had them.
+    ``actions`` keeps, where ``keep_actions`` is set, every action up to the end of the data with its time, in the order
+    in which risk had them.
 
     Args:
         raise_errors: let a strategy's exception end the replay instead of that strategy alone.
@@ -105,6 +106,7 @@ class ReplayDriver:
             yield from self._until(end)
         if started:
             self.prices.show_rest()
+            self._keep_actions = False
             yield from self._call_all(lambda seat: partial(seat.runner.stop, self._now_ns, BEFORE_ROWS))
             yield from self._until(END_OF_TIME)
 
@@ -264,7 +266,7 @@ class ReplayDriver:
         outcome = self.desk.decide(action, now_ns=place.at_ns, ts_signal=place.at_ns)
         self._send(outcome.approved, place)
         for event in outcome.events:
-            self.venue.tell_later(event, place)
+            self.venue.send(LocalNews(event), place)
 
     def _send(self, approved: Iterable[Approved], place: Place) -> None:
         for decision in approved:

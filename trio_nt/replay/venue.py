@@ -27,7 +27,14 @@ class ReplaceOrder(NamedTuple):
     limit_price: Decimal | None
 
 
-Instruction: TypeAlias = SubmitOrder | CancelOrder | ReplaceOrder
+class LocalNews(NamedTuple):
+    """What the desk itself decided, for a strategy. It travels to the venue and back like any instruction: heard any
+    sooner, a longer batch would be a look ahead."""
+
+    event: OrderEvent
+
+
+Instruction: TypeAlias = SubmitOrder | CancelOrder | ReplaceOrder | LocalNews
 
 
 class Delivery(NamedTuple):
@@ -35,12 +42,6 @@ class Delivery(NamedTuple):
 
     update: BrokerUpdate
     mid: Decimal | None
-
-
-class LocalNews(NamedTuple):
-    """What the desk itself decided, for a strategy: it is heard when an answer of the venue would be."""
-
-    event: OrderEvent
 
 
 class ReplayVenue:
@@ -71,10 +72,6 @@ class ReplayVenue:
     def send(self, instruction: Instruction, place: Place) -> None:
         """Put an instruction on its way."""
         heapq.heappush(self._arrivals, (self._key(place.later(self.order_latency_ns)), instruction))
-
-    def tell_later(self, event: OrderEvent, place: Place) -> None:
-        """Put the desk's own news on its way: heard any sooner, a longer batch would be a look ahead."""
-        heapq.heappush(self._reports, (self._key(place.later(self.round_trip_ns)), LocalNews(event)))
 
     def _key(self, place: Place) -> Key:
         self._number += 1
@@ -153,6 +150,9 @@ class ReplayVenue:
             self._row = max(self._row, self._rows.before(key))
         row = self._row
         match instruction:
+            case LocalNews():
+                self._push(instruction, Place(at_ns, after_row))
+                return
             case SubmitOrder(request):
                 index = self._instruments.index(request.instrument)
                 updates = self.exchange.submit(request, at_ns, self._touch_at(index, row))
@@ -175,5 +175,7 @@ class ReplayVenue:
             if update.execution is not None:
                 touch = self._touch_at(self._instruments.index(update.instrument), before)
                 mid = None if touch is None else middle(touch.bid, touch.ask)
-            key = self._key(place.later(self.report_latency_ns))
-            heapq.heappush(self._reports, (key, Delivery(update, mid)))
+            self._push(Delivery(update, mid), place)
+
+    def _push(self, report: Delivery | LocalNews, place: Place) -> None:
+        heapq.heappush(self._reports, (self._key(place.later(self.report_latency_ns)), report))
