@@ -1,5 +1,6 @@
 """The durable journal: what was acknowledged is there, whatever died; nobody else writes; a bad disk stops trading."""
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -17,7 +18,7 @@ from trio_nt.errors import JournalError
 from trio_nt.model.actions import OrderType, TimeInForce
 from trio_nt.model.instruments import Side
 from trio_nt.model.orders import BrokerUpdate, Execution, Liquidity, OrderRequest, UpdateKind
-from trio_nt.storage.durable import mark_halted, open_journal, read_journal
+from trio_nt.storage.durable import DurableJournal, mark_halted, open_journal, read_journal
 from trio_nt.storage.journal import CancelIntent, HaltNote, Heard, OrderIntent, Record, ReplaceIntent
 
 D = Decimal
@@ -62,13 +63,12 @@ async def test_a_person_can_query_it(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     async with open_journal(path, account="a", lock_folder=tmp_path) as journal:
         await journal.append(EVERYTHING)
-    rows = subprocess.run(
-        [sys.executable, "-c", "import sqlite3,sys; print(sqlite3.connect(sys.argv[1]).execute('''SELECT strategy_id, "
-         "side, quantity, execution_id, price FROM orders JOIN updates USING (client_order_id) "
-         "JOIN executions ON executions.sequence = updates.sequence''').fetchall())", path],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert rows.stdout.strip() == "[('s', 'sell', '1.50', 'e-1', '9.91')]"
+        with contextlib.closing(sqlite3.connect(path)) as database:  # while the engine runs
+            rows = database.execute(
+                "SELECT strategy_id, side, orders.quantity, execution_id, price FROM orders "
+                "JOIN updates USING (client_order_id) JOIN executions ON executions.sequence = updates.sequence"
+            ).fetchall()
+    assert rows == [("s", "sell", "1.50", "e-1", "9.91")]
 
 
 async def test_a_second_engine_on_the_journal_or_on_the_account_is_refused(tmp_path: Path) -> None:
@@ -122,8 +122,7 @@ class TestFailing:
             await journal.append([intent(1)])
             os.kill(writer_of(tmp_path / "j.sqlite"), signal.SIGKILL)
             with pytest.raises(JournalError, match="writer is gone"):
-                for number in range(2, 1000):
-                    await journal.append([intent(number)])
+                await append_many(journal)
             journal.note(intent(5000))  # goes nowhere, and does no harm
 
     async def test_a_full_disk_stops_the_journal_and_says_so(self, tmp_path: Path) -> None:
@@ -135,8 +134,7 @@ class TestFailing:
             pid = writer_of(path)
             resource_limit(pid, size + 4096)
             with pytest.raises(JournalError, match=r"full|I/O"):
-                for number in range(2, 1000):
-                    await journal.append([intent(number)])
+                await append_many(journal)
         kept = [record for record in read_journal(path).records if isinstance(record, OrderIntent)]
         assert kept[0] == intent(1)
 
@@ -170,6 +168,11 @@ class TestFailing:
         copy.with_name(copy.name + "-wal").write_bytes(wal[:-100])  # the last group's end is missing
         kept = [record for record in read_journal(copy).records if isinstance(record, OrderIntent)]
         assert kept == [intent(number) for number in range(19)]
+
+
+async def append_many(journal: DurableJournal) -> None:
+    for number in range(2, 1000):
+        await journal.append([intent(number)])
 
 
 ENGINE = """
