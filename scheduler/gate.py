@@ -208,7 +208,7 @@ def _drive(cell: Cell, coro: Any, gate: Gate) -> Generator[Any, Any, Any]:
             if not lane.steps & 15:
                 lane.step_time.add(spent)
 
-            # Leave the step. In a foreign runner's step the task may have been reattached: Trio has scheduled it already.
+            # Leave the step. In a foreign runner's step the task may have been reattached: then Trio has scheduled it.
             if message is not CHECKPOINT:
                 if was_ready and cell.state == READY:
                     ready.rest(cell)

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-T = TypeVar("T", int, float)
+T = TypeVar("T")
 
 
 class SharedSetting(Generic[T]):
@@ -56,5 +56,13 @@ def _latest(values: list[int]) -> int:
 SWITCH_INTERVAL: SharedSetting[float] = SharedSetting(sys.getswitchinterval, sys.setswitchinterval, _lowest)
 """How long a thread may keep the GIL that another waits for: the shortest wish holds."""
 
-STACK_SIZE: SharedSetting[int] = SharedSetting(threading.stack_size, threading.stack_size, _latest)
+
+def read_stack_size() -> int:
+    """The stack size of new threads; ``threading.stack_size()`` alone would reset it."""
+    size = threading.stack_size()
+    threading.stack_size(size)
+    return size
+
+
+STACK_SIZE: SharedSetting[int] = SharedSetting(read_stack_size, threading.stack_size, _latest)
 """Bytes of stack of threads started from now on: the latest wish holds."""
