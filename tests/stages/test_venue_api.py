@@ -299,3 +299,13 @@ def test_assets_and_clock(desk):
     assert by_id == assets[3] == json.loads(desk.call("GET", f"/v2/assets/{assets[3]['symbol']}").body)
     clock = json.loads(desk.call("GET", "/v2/clock").body)
     assert clock["is_open"] is True
+
+
+def test_a_replacement_is_told_by_the_order_that_ended(desk):
+    told = []
+    first = desk.resting("a")
+    desk.venue.listeners.append(lambda message: told.append(json.loads(message)["data"]))
+    second = decode(desk.call("PATCH", f"/v2/orders/{first.id}", {"qty": 20}).body, OrderMessage)
+    (update,) = told
+    assert (update["event"], update["order"]["id"], update["order"]["status"]) == ("replaced", first.id, "replaced")
+    assert update["order"]["replaced_by"] == second.id
