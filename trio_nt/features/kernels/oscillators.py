@@ -81,30 +81,29 @@ def cci(state: State, at: int, window: int, factor: float, typical: float) -> fl
     """
     newer = state[at] + 1.0
     first = at + 2
-    state[first - 1 + int(newer)] = typical
+    last = first + window
+    place = first - 1 + int(newer)
+    full = state[at + 1] != 0.0
     if newer == window:
         newer = 0.0
+        full = True
         state[at + 1] = 1.0
     state[at] = newer
-    if state[at + 1] == 0.0:
+    if not full:
+        state[place] = typical
         return NAN
-    # Two sums at a time: one alone waits for its own last addition.
-    even = 0.0
-    odd = 0.0
-    middle = first + window // 2
-    last = first + window - 1
-    for k in range(first, middle):
-        even += state[k] - typical
-        odd += state[k + middle - first] - typical
-    if window % 2 == 1:
-        even += state[last] - typical
-    mean = (even + odd) / window
-    even = 0.0
-    odd = 0.0
-    for k in range(first, middle):
-        even += abs(state[k] - typical - mean)
-        odd += abs(state[k + middle - first] - typical - mean)
-    if window % 2 == 1:
-        even += abs(state[last] - typical - mean)
-    deviation = even + odd
+    # The newest value is written last: reading the ring right behind that write stalls for longer than both sums take.
+    total = 0.0
+    for k in range(first, place):
+        total += state[k] - typical
+    for k in range(place + 1, last):
+        total += state[k] - typical
+    mean = total / window
+    centre = typical + mean
+    deviation = abs(typical - centre)
+    for k in range(first, place):
+        deviation += abs(state[k] - centre)
+    for k in range(place + 1, last):
+        deviation += abs(state[k] - centre)
+    state[place] = typical
     return -mean / (0.015 * (deviation / window)) if deviation != 0.0 else 0.0
