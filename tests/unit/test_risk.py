@@ -14,7 +14,15 @@ from trio_nt.model.actions import Action, Cancel, Replace, Signal, buy, sell, ta
 from trio_nt.model.decisions import ApprovedCancel, ApprovedOrder, ApprovedReplace, Decision
 from trio_nt.model.events import Refused
 from trio_nt.model.instruments import Instrument, InstrumentKind, Instruments, Side
-from trio_nt.model.orders import BrokerUpdate, Execution, Liquidity, Order, OrderState, UpdateKind
+from trio_nt.model.orders import (
+    BrokerUpdate,
+    Execution,
+    Liquidity,
+    Order,
+    OrderRequest,
+    OrderState,
+    UpdateKind,
+)
 from trio_nt.model.reasons import Reason
 from trio_nt.risk.core import RiskEngine
 from trio_nt.risk.exposure import Exposure
@@ -559,6 +567,45 @@ def test_a_position_that_was_there_before_makes_no_profit() -> None:
     account = Account(max_daily_loss=1)
     account.risk.adopt_position("EXTERNAL", "ABC", D(5), D(100))
     account.order(buy("ABC", 1))
+
+
+def test_an_adopted_position_counts_from_the_first_quote_on() -> None:
+    account = Account(max_daily_loss=100)
+    account.risk.adopt_position("EXTERNAL", "QUIET", D(-5))
+    account.risk.set_quote(4, 999.0, 1001.0, account.now_ns)
+    account.order(buy("ABC", 1))
+    account.risk.set_quote(4, 1019.0, 1021.0, account.now_ns)
+    account.order(buy("ABC", 1))  # 100 lost, no more
+    account.risk.set_quote(4, 1021.0, 1023.0, account.now_ns)
+    assert account.reason(buy("ABC", 1)) is Reason.DAILY_LOSS
+
+
+def test_cash_told_later_is_what_buying_power_counts_from() -> None:
+    account = Account(leverage=1)
+    account.risk.adopt_position("s", "XYZ", D(5), D(80))  # 500 at the mark
+    account.risk.set_cash({"USD": D(500)})
+    account.order(buy("ABC", 5))
+    assert account.reason(buy("ABC", 1)) is Reason.BUYING_POWER
+
+
+def test_somebody_elses_order_is_reserved_when_it_is_heard_of() -> None:
+    account = Account()
+    request = OrderRequest("theirs", "ABC", Side.SELL, D(3))
+    update = BrokerUpdate(
+        UpdateKind.PARTIALLY_FILLED,
+        "theirs",
+        "b",
+        "ABC",
+        1,
+        Execution("e", D(1), D(100), D(0), "USD", Liquidity.TAKER),
+        "",
+        request,
+    )
+    for event in account.table.apply(update, 1):
+        order = account.table.get("theirs")
+        assert order is not None
+        account.risk.apply(event, order)
+    assert account.worst("EXTERNAL") == account.worst() == (-3, -1)
 
 
 @pytest.mark.parametrize(

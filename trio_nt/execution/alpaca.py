@@ -43,6 +43,7 @@ from trio_nt.alpaca import (
 )
 from trio_nt.errors import DuplicateOrder, ExecutionError, OrderRejected, OutcomeUnknown
 from trio_nt.execution.limiter import RateLimit
+from trio_nt.execution.transport import TrioTransport
 from trio_nt.model.broker import Account, BrokerOrder
 from trio_nt.model.instruments import Instruments
 from trio_nt.model.money import to_decimal
@@ -453,7 +454,7 @@ async def open_alpaca(
         unix_s: the engine's clock, UNIX seconds; rate limits are stated in it.
         key, secret: the API keys; by default from the environment (APCA_API_KEY_ID, APCA_API_SECRET_KEY).
         stream_url: of the update stream; by default ``url`` with ``ws`` and ``/stream``.
-        transport: for httpx; by default its own.
+        transport: for httpx; by default ``TrioTransport``.
         timeout_s: for one answer, and for connecting.
         max_wait_s: how long a request may wait for the rate limit.
 
@@ -464,9 +465,9 @@ async def open_alpaca(
     if not found_key or not found_secret:
         raise ExecutionError(f"the broker's keys are missing: set {KEY_VARIABLE} and {SECRET_VARIABLE}")
     headers = {KEY_HEADER: found_key, SECRET_HEADER: found_secret, "Content-Type": "application/json"}
-    limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=60)
+    transport = TrioTransport(connections=connections) if transport is None else transport
     async with httpx.AsyncClient(
-        base_url=url, headers=headers, timeout=timeout_s, limits=limits, transport=transport, trust_env=False
+        base_url=url, headers=headers, timeout=timeout_s, transport=transport, trust_env=False
     ) as client:
         yield AlpacaBroker(
             client,

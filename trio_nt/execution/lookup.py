@@ -39,6 +39,8 @@ class LookupSettings:
     answer_s: float = 2.0
 
 
+UNANSWERED = (OrderState.SENT, OrderState.UNKNOWN)
+SKEW_NS = 60 * 1_000_000_000  # between the broker's clock and ours, when executions are asked for by time
 _END_BY_STATE = {
     OrderState.CANCELLED: UpdateKind.CANCELLED,
     OrderState.EXPIRED: UpdateKind.EXPIRED,
@@ -70,7 +72,7 @@ class Lookup:
             if found is not None:
                 await self.follow(order, found)
                 return
-            if order.state is not OrderState.UNKNOWN and order.state is not OrderState.SENT:
+            if order.state not in UNANSWERED:
                 return  # the update stream told of it meanwhile
         if not self._is_valid(order):
             self._abandon(order, "no answer, not found, and its signal is too old to send it again")
@@ -85,6 +87,16 @@ class Lookup:
             self._abandon(order, f"no answer, not found, and sent again without an answer: {error}")
         else:
             await self.follow(order, found)
+
+    async def unanswered(self, order: Order) -> None:
+        """Resolve an order of an earlier run that was about to be sent: it is never sent late."""
+        async for found in self._until_grace_ends(order):
+            if found is not None:
+                await self.follow(order, found)
+                return
+            if order.state not in UNANSWERED:
+                return
+        self._abandon(order, "no answer before the restart, and not found")
 
     async def cancelled(self, order: Order, refusal: str) -> None:
         """Resolve a cancel that was refused (with the reason) or got no answer (empty)."""
@@ -136,7 +148,7 @@ class Lookup:
         self.hear_of(order, UpdateKind.ACCEPTED, found)
         if found.filled_quantity > order.filled_quantity:
             try:
-                for update in await self._broker.fills_since(order.ts_signal):
+                for update in await self._broker.fills_since(max(order.ts_signal - SKEW_NS, 0)):
                     if update.client_order_id == order.client_order_id:
                         self._hear(update)
             except ExecutionError:
@@ -168,7 +180,7 @@ class Lookup:
         return self._now_ns() - order.ts_signal <= self._settings.signal_valid_s * 1e9
 
     def _abandon(self, order: Order, reason: str) -> None:
-        if order.state in (OrderState.UNKNOWN, OrderState.SENT):
+        if order.state in UNANSWERED:
             self.abandoned += 1
             self._table.mark_abandoned(order, self._now_ns(), reason)
 

@@ -116,6 +116,14 @@ class OrderTable:
     def __len__(self) -> int:
         return len(self._orders)
 
+    def pending_replace(self, order: Order) -> tuple[Decimal | None, Decimal | None]:
+        """Quantity and limit price that a replace under way asks for (None: unchanged)."""
+        return self._replace_pending.get(order.client_order_id, (None, None))
+
+    def instruments(self) -> set[str]:
+        """Ids of every instrument with an order."""
+        return {order.instrument for order in self._orders.values()}
+
     def knows_execution(self, execution_id: str) -> bool:
         """Whether this execution was booked."""
         return execution_id in self._seen

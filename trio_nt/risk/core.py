@@ -84,6 +84,7 @@ class RiskEngine:
         self._working: dict[tuple[str, int], dict[str, Order]] = {}  # the same by strategy and instrument
         self._cancelling: set[str] = set()
         self._replacing: dict[str, Decimal] = {}  # the total quantity that the replace asks for
+        self._unpriced: dict[int, list[tuple[str, float]]] = {}  # adopted positions that wait for a first quote
         self._own_orders = OwnOrders() if limits.self_trade is not SelfTrade.ALLOW else None
         self._day: date | None = None
         self._day_minute = -1
@@ -97,10 +98,20 @@ class RiskEngine:
         except IndexError:
             market = self._market(index)
         market.show(bid, ask, ts_init)
+        if self._unpriced:
+            self._price_adopted(index)
 
     def set_cash(self, cash: Mapping[str, Decimal]) -> None:
-        """The account's cash per currency when profit was 0: what buying power starts from."""
-        self._account.cash = {currency: float(amount) for currency, amount in cash.items()}
+        """The account's cash per currency as it is now: what buying power counts from."""
+        account = self._account
+        base = {currency: float(amount) + account.fees.get(currency, 0.0) for currency, amount in cash.items()}
+        for index, slot in account.book.slots.items():
+            market = self._markets[index]
+            counted = slot.flow  # what was paid for spot and equities has left the cash; a contract's worth has not
+            if market.instrument.kind in (InstrumentKind.LINEAR, InstrumentKind.INVERSE):
+                counted += -slot.held * market.unit if market.inverse else slot.held * market.unit
+            base[market.settlement] = base.get(market.settlement, 0.0) - counted
+        account.cash = base
 
     def apply(self, event: OrderEvent, order: Order) -> None:
         """Follow what happened to an order; ``order`` is already in its new state.
@@ -127,13 +138,34 @@ class RiskEngine:
         if order.client_order_id not in self._orders and order.is_working:
             self._admit(order, self._index_of(order.instrument))
 
-    def adopt_position(self, strategy_id: str, instrument: str, signed_quantity: Decimal, price: Decimal) -> None:
-        """Take in a position that exists already, without profit or loss: found at the broker or in the journal."""
+    def adopt_position(
+        self, strategy_id: str, instrument: str, signed_quantity: Decimal, price: Decimal | None = None
+    ) -> None:
+        """Take in a position that exists already, without profit or loss: found at the broker.
+
+        ``price`` is what it counts as worth; by default the middle of the last quote, or of the first to come.
+        """
         index = self._index_of(instrument)
-        market = self._market(index)
-        flow = -market.profit_value(float(signed_quantity), float(price))
+        market, quantity = self._market(index), float(signed_quantity)
+        flow = 0.0
+        if price is not None:
+            flow = -market.profit_value(quantity, float(price))
+        else:
+            self._unpriced.setdefault(index, []).append((strategy_id, quantity))
         self._level_of(strategy_id)
         self.exposure.move(strategy_id, index, signed_quantity, flow)
+        if market.unit:
+            self._price_adopted(index)
+
+    def _price_adopted(self, index: int) -> None:
+        market = self._markets[index]
+        for strategy_id, quantity in self._unpriced.pop(index, ()):
+            flow = market.unit * (quantity if market.inverse else -quantity)
+            self.exposure.move(strategy_id, index, ZERO, flow)
+
+    def position(self, instrument: str) -> Decimal:
+        """The account's signed position; KeyError for an instrument that is not known."""
+        return self.exposure.position(instrument)
 
     def release(self, order: Order) -> None:
         """Give up what an ABANDONED order reserves: its absence is certain now."""
