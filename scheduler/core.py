@@ -71,7 +71,7 @@ class _Submission:
     def start(self, nursery: trio.Nursery, lane: _Submissions) -> None:
         lane.running += 1
         job, name = self._handle._job, self._handle.name
-        self._context.run(nursery.start_soon, _enter, job, self._run, (lane,), name=name)
+        self._context.run(lambda: nursery.start_soon(_enter, job, self._run, (lane,), name=name))
 
     def drop(self) -> None:
         self._handle._drop()

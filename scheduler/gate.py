@@ -95,6 +95,8 @@ class Cell(Entry):
     __slots__ = ("__weakref__", "coro", "error", "gate", "handed", "job", "parked", "released_at", "send", "task",
                  "woken_at")  # fmt: skip
     lane: LaneRecord
+    error: BaseException  # what Trio threw in; set only until it is passed on
+    send: Any  # the driving generator's
 
     def __init__(self, task: Task, gate: Gate, job: Job) -> None:
         self.lane = gate.lanes[job.lane]  # not through Entry: every spawn pays for this
@@ -127,7 +129,7 @@ class Cell(Entry):
         return outcome.Value(handed)
 
     def take_error(self) -> BaseException:
-        error: BaseException = self.error
+        error = self.error
         del self.error
         return error
 
