@@ -122,7 +122,10 @@ def serve(connection: socket.socket, path: str) -> None:
         if not is_idle and not select.select([connection], [], [], CHECKPOINT_AFTER_S)[0]:
             database.execute("PRAGMA wal_checkpoint(PASSIVE)")
             is_idle = True
-        chunk = connection.recv(1 << 20)
+        try:
+            chunk = connection.recv(1 << 20)
+        except ConnectionResetError:  # the engine died with our answers unread; what it handed over is still to come
+            chunk = connection.recv(1 << 20)
         if not chunk:
             break
         groups = frames.feed(chunk)

@@ -1,0 +1,168 @@
+"""An engine's order side alone, trading as fast as it can against a venue until it is killed.
+
+Run as a process: ``python trader.py URL FOLDER [--settle]``. It restores its journal, reconciles, then sends market
+orders, resting orders, cancels and replaces. With ``--settle`` it sends nothing new: it cancels what works, waits until
+every order has its end, and prints what it knows as JSON.
+"""
+
+import itertools
+import json
+import random
+import sys
+import time
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+
+import trio
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from scheduler.mailbox import open_mailbox
+from trio_nt.exchange.market import venue_instruments
+from trio_nt.execution.alpaca import open_alpaca
+from trio_nt.execution.gateway import Gateway, GatewaySettings, Outgoing
+from trio_nt.execution.lookup import LookupSettings
+from trio_nt.execution.orders import OrderTable
+from trio_nt.execution.recovery import Reconciler, restore
+from trio_nt.model.actions import Action, Cancel, OrderType, Replace, Signal
+from trio_nt.model.decisions import ApprovedOrder
+from trio_nt.model.events import Filled, OrderEvent, Refused
+from trio_nt.model.instruments import Side
+from trio_nt.model.orders import BrokerUpdate, OrderState
+from trio_nt.portfolio import Portfolio
+from trio_nt.risk.core import RiskEngine
+from trio_nt.risk.limits import RiskLimits, SelfTrade
+from trio_nt.storage.durable import DurableJournal, open_journal
+
+INSTRUMENTS = venue_instruments(4, maker_fee=Decimal(0), taker_fee=Decimal("0.0001"))
+PREFIX = "crash-"
+
+
+class Trader:
+    """Risk, table and portfolio around a gateway."""
+
+    def __init__(self, broker: object, journal: DurableJournal) -> None:
+        numbers = itertools.count()
+        run = f"{PREFIX}{time.time_ns():x}-"
+        self.risk = RiskEngine(
+            INSTRUMENTS,
+            RiskLimits(
+                submit_rate_per_s=None, stale_after_s=None, price_collar=None, max_open_orders=60,
+                self_trade=SelfTrade.ALLOW, split_flips=False,
+            ),
+            order_ids=lambda: f"{run}{next(numbers)}",
+        )  # fmt: skip
+        for index in range(4):
+            self.risk.set_quote(index, 100.0, 100.0, 0)
+        self.table = OrderTable()
+        self.portfolio = Portfolio(INSTRUMENTS)
+        lookup = LookupSettings(grace_s=0.5, signal_valid_s=5)
+        self.restored = restore(journal.recovered.records, self.table, self.risk, self.hear_at)
+        self.gateway = Gateway(
+            broker,  # type: ignore[arg-type]
+            self.table,
+            journal,
+            hear=self.hear,
+            now_ns=time.time_ns,
+            settings=GatewaySettings(lookup=lookup, reconnect_s=0.01),
+            reconcile=lambda: self.reconciler.reconcile(),
+        )
+        self.reconciler = Reconciler(
+            broker, self.table, self.risk,  # type: ignore[arg-type]
+            hear=self.gateway.hear, now_ns=time.time_ns, prefix=PREFIX, halt=self.gateway.halt, since_ns=0,
+            settings=lookup,
+        )  # fmt: skip
+        self.sender, self.receiver = open_mailbox[Outgoing](1000)
+
+    def hear(self, update: BrokerUpdate) -> Sequence[OrderEvent]:
+        return self.hear_at(update, time.time_ns())
+
+    def hear_at(self, update: BrokerUpdate, now_ns: int) -> Sequence[OrderEvent]:
+        events = self.table.apply(update, now_ns)
+        for event in events:
+            order = self.table.get(event.client_order_id)
+            assert order is not None
+            self.risk.apply(event, order)
+            if isinstance(event, Filled):
+                self.portfolio.book(event.fill)
+        return events
+
+    def act(self, action: Action) -> None:
+        for decision in self.risk.evaluate(action, now_ns=time.time_ns(), ts_signal=time.time_ns()):
+            if isinstance(decision, Refused):
+                continue
+            if isinstance(decision, ApprovedOrder):
+                self.table.add(decision.order)
+            self.sender.send_nowait(Outgoing(decision))
+
+    async def trade(self, seed: int) -> None:
+        choose = random.Random(seed)
+        while True:
+            if self.sender.statistics().used < 900:
+                self.act(self.choice(choose))
+            await trio.sleep(0.001)
+
+    def choice(self, choose: random.Random) -> Action:
+        working = [order for order in self.table.working() if order.order_type is OrderType.LIMIT]
+        if working and choose.random() < 0.3:
+            order = choose.choice(working)
+            if choose.random() < 0.5:
+                return Cancel(order.client_order_id, strategy_id=order.strategy_id)
+            return Replace(order.client_order_id, quantity=order.quantity + 1, strategy_id=order.strategy_id)
+        side, instrument = choose.choice(list(Side)), choose.choice(INSTRUMENTS.ids)
+        if choose.random() < 0.3:
+            price = Decimal(1) if side is Side.BUY else Decimal(100_000)
+            return Signal(instrument, side, 2, order_type=OrderType.LIMIT, limit_price=price, strategy_id="s")
+        return Signal(instrument, side, choose.randint(1, 3), strategy_id="s")
+
+    async def settle(self) -> None:
+        with trio.fail_after(20):
+            while working := list(self.table.working()):
+                for order in working:
+                    if order.state in (OrderState.ACCEPTED, OrderState.PARTIALLY_FILLED):
+                        self.act(Cancel(order.client_order_id, strategy_id=order.strategy_id))
+                await trio.sleep(0.05)
+
+    def told(self) -> dict[str, object]:
+        found = self.reconciler.history
+        return {
+            "orders": {
+                order.client_order_id: [order.state.value, str(order.filled_quantity.normalize())]
+                for order in self.table
+            },
+            "executions": sorted(
+                fill.execution_id for fills in self.portfolio.fills_by_order.values() for fill in fills
+            ),
+            "positions": {
+                instrument: str(self.risk.position(instrument).normalize())
+                for instrument in INSTRUMENTS.ids
+                if self.risk.position(instrument)
+            },
+            "differences": [[name, str(amount)] for result in found for name, amount in result.differences],
+            "halted": [result.halted for result in found if result.halted],
+            "reserved": self.risk.exposure.open_orders(),
+        }
+
+
+async def main(url: str, folder: Path, settle: bool) -> None:
+    async with (
+        open_journal(folder / "journal.sqlite", account=url, lock_folder=folder) as journal,
+        open_alpaca(url, INSTRUMENTS, unix_s=time.time, key="sim", secret="sim") as broker,
+        trio.open_nursery() as nursery,
+    ):
+        trader = Trader(broker, journal)
+        await nursery.start(lambda task_status: trader.gateway.run_updates(task_status=task_status))
+        nursery.start_soon(trader.gateway.run_orders, trader.receiver)
+        print("trading", flush=True)
+        if settle:
+            await trader.settle()
+            await trio.sleep(0.2)
+            print(json.dumps(trader.told()), flush=True)
+            nursery.cancel_scope.cancel()
+        else:
+            nursery.start_soon(trader.trade, time.time_ns())
+
+
+if __name__ == "__main__":
+    trio.run(main, sys.argv[1], Path(sys.argv[2]), "--settle" in sys.argv)
