@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
-from tests.property.replay_reference import Wish
+from replay_reference import Wish
+
 from trio_nt import (
     Accepted,
     Action,

@@ -7,9 +7,8 @@ from typing import Any
 import attrs
 from hypothesis import given
 from hypothesis import strategies as st
-
-from tests.property.replay_reference import MAKER, TAKER, Reference
-from tests.property.replay_scripts import (
+from replay_reference import MAKER, TAKER, Reference
+from replay_scripts import (
     MS,
     OPS,
     Asynchronous,
@@ -19,6 +18,7 @@ from tests.property.replay_scripts import (
     PerEvent,
     Script,
 )
+
 from trio_nt import Fill, Instrument, InstrumentKind, Instruments, Quote, RiskLimits, Trade
 from trio_nt.feeds.data import from_events
 from trio_nt.replay import ReplaySettings, run_replay
