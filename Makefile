@@ -27,7 +27,7 @@ test-long: $(VENV)/.test
 
 types: $(VENV)/.test $(VENV)/.check
 	$(PY) -m mypy
-	$(PY) -m mypy tests/typing
+	$(PY) -m mypy --explicit-package-bases tests/typing
 
 lint: $(VENV)/.check
 	$(PY) -m ruff check .
