@@ -7,6 +7,7 @@ import polars
 import pyarrow
 import pytest
 import trio
+import trio.testing
 
 from scheduler import Lagged, open_broadcast
 
@@ -279,3 +280,30 @@ def test_every_dropped_row_has_a_reason() -> None:
     assert conflating.receive_nowait(2)["key"].tolist() == [2, 1]
     conflating.close()
     assert sender.statistics().dropped == {"lagged": 6, "conflated": 7, "closed": 2}
+
+
+def test_a_conflating_receiver_keeps_the_latest_row_of_a_key_beyond_the_rings_length() -> None:
+    sender, receiver = open_broadcast(4, {"key": "i4", "bid": "f8"})
+    receiver.close()
+    conflating = sender.subscribe("conflating", key="key")
+    sender.send_nowait({"key": [1, 2, 1], "bid": [1.0, 2.0, 1.5]})
+    for bid in range(20):
+        sender.send_nowait({"key": [3, 4, 3], "bid": float(bid)})
+    batch = conflating.receive_nowait()
+    assert batch["key"].tolist() == [2, 1, 4, 3]
+    assert batch["bid"].tolist() == [2.0, 1.5, 19.0, 19.0]
+    assert batch.sequence == 1
+
+
+async def test_rows_wake_one_clone_not_all() -> None:
+    sender, receiver = open_broadcast(4, {"bid": "f8"})
+    other = sender.subscribe()
+    async with trio.open_nursery() as nursery:
+        for end in (receiver, receiver.clone(), receiver.clone(), other):
+            nursery.start_soon(end.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        sender.send_nowait({"bid": 1.0})
+        assert sender.statistics().receivers_waiting == 2
+        await trio.testing.wait_all_tasks_blocked()
+        assert sender.statistics().receivers_waiting == 2
+        nursery.cancel_scope.cancel()
