@@ -110,6 +110,27 @@ def test_quantum_zero_makes_progress() -> None:
     assert len(log) == 250
 
 
+def test_at_most_one_lower_step_starts_after_the_budget() -> None:
+    """Invariant 5, with batches that were far too large: the first steps were short."""
+    starts: list[tuple[int, bool]] = []
+
+    async def worker(gate: Any) -> None:
+        for step in range(30):
+            starts.append((gate.tick, time.perf_counter() > gate.tick_ends))
+            spin(0.0 if step < 15 else 400e-6)
+            await trio.lowlevel.checkpoint()
+
+    async def main() -> None:
+        async with open_scheduler(stall_after_s=math.inf) as scheduler:
+            for _ in range(20):
+                scheduler.start_soon(LOW, worker, scheduler._gate)
+
+    run(main)
+    late = [tick for tick, is_late in starts if is_late]
+    assert len(late) == len(set(late)), "two steps of one tick started after its budget"
+    assert len({tick for tick, _ in starts[-200:]}) > 150
+
+
 @pytest.mark.parametrize("quantum_s", [0.0, 200e-6, 1.0])
 @pytest.mark.parametrize("step_s", [0.0, 300e-6])
 def test_order_within_a_lane(quantum_s: float, step_s: float) -> None:
