@@ -71,7 +71,7 @@ class Broadcast(RuleBasedStateMachine):
         return min([r.floor for r in self.readers if r.policy == "lossless"], default=self.head)
 
     def reader(self, data: st.DataObject) -> Reader:
-        return data.draw(st.sampled_from(self.readers))
+        return self.readers[data.draw(st.integers(0, len(self.readers) - 1))]
 
     def end_of(self, reader: Reader, data: st.DataObject) -> int:
         return data.draw(st.integers(0, len(reader.ends) - 1))
@@ -100,7 +100,7 @@ class Broadcast(RuleBasedStateMachine):
     @rule(data=st.data(), policy=st.sampled_from(["lossless", "lossless", "lagging", "conflating"]))
     def join(self, data: st.DataObject, policy: str) -> None:
         sources = [self.sender, *(end for r in self.readers for end in r.ends)]
-        source = sources[data.draw(st.integers(0, len(sources) - 1))]  # Hypothesis would keep what it draws alive
+        source = sources[data.draw(st.integers(0, len(sources) - 1))]  # indices: drawn objects would be kept alive
         end = source.subscribe(policy, key="key" if policy == "conflating" else None)
         self.readers.append(Reader(policy, self.head, [end]))
 
