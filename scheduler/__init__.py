@@ -10,7 +10,7 @@ from scheduler.core import Scheduler, open_scheduler
 from scheduler.current import checkpoint_if_needed, current_priority, should_yield, unconstrained
 from scheduler.handle import TaskCancelled, TaskHandle
 from scheduler.lanes import LaneSettings, TaskPriority
-from scheduler.mailbox import MailboxReceiver, MailboxSender, open_mailbox
+from scheduler.mailbox import DEFAULT_SIZES, ChannelSizes, MailboxReceiver, MailboxSender, open_mailbox
 from scheduler.settings import RuntimeSettings
 from scheduler.shared import EventLog, OrderQueue, PositionCache, SharedLog, SharedMap, SharedQueue
 from scheduler.statistics import LaneStatistics, SchedulerStatistics, Timing
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from scheduler.broadcast import Batch, BroadcastReceiver, BroadcastSender, open_broadcast
 
 __all__ = [
+    "DEFAULT_SIZES",
     "Backpressure",
     "Batch",
     "BroadcastReceiver",
     "BroadcastSender",
+    "ChannelSizes",
     "EventLog",
     "Lagged",
     "LaneSettings",
