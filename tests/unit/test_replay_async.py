@@ -180,6 +180,23 @@ def test_two_sleeps_at_once_are_refused() -> None:
         run_strategy(Two(), ms_quotes(5))
 
 
+def test_a_handler_that_fails_in_another_task_while_it_sleeps_is_heard_when_it_wakes() -> None:
+    class Fails(Strategy):
+        async def on_quote(self, quote: Quote, context: StrategyContext) -> Any:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(context.sleep, 0.003)
+                await trio.lowlevel.checkpoint()
+                raise LookupError("gone")
+
+    class Takes(Strategy):
+        async def on_quote(self, quote: Quote, context: StrategyContext) -> Any:
+            for _ in range(20):
+                await trio.lowlevel.checkpoint()
+
+    report = replay(ms_quotes(9), {"a": Fails(), "b": Takes()})
+    assert [line.state for line in report.strategies] == ["failed", "finished"]
+
+
 def test_a_plain_handler_that_returns_an_awaitable_fails_by_name() -> None:
     class Returns(Strategy):
         def on_quote(self, quote: Quote, context: StrategyContext) -> Any:

@@ -99,6 +99,7 @@ def test_the_command_writes_the_same_orders_every_time(tmp_path: Path) -> None:
 def test_ids_do_not_depend_on_how_strategies_are_listed() -> None:
     one, other = EmaCrossover(fast=3), EmaCrossover(fast=5)
     assert by_id([one, other]) == by_id([other, one]) == {"ema_crossover": one, "ema_crossover-2": other}
+    assert list(by_id({"b": one, "a": other})) == ["a", "b"]
 
 
 def test_a_configurations_text_is_the_same_in_every_interpreter() -> None:
