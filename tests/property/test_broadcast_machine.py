@@ -161,7 +161,7 @@ class Broadcast(RuleBasedStateMachine):
         limit = self.capacity if max_items is None else max_items
         if reader.policy == "conflating":
             pending = self.conflated(reader)
-            taken, left = pending[:limit], pending[limit:]
+            taken, left = pending[:max_items], [] if max_items is None else pending[max_items:]
             reader.next = self.head
             reader.left = left
             return taken, 0
