@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from decimal import Decimal
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import attrs
@@ -80,7 +80,7 @@ class AlpacaBroker:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        wire: "_Wire",
         instruments: Instruments,
         *,
         stream_url: str,
@@ -90,7 +90,7 @@ class AlpacaBroker:
         max_wait_s: float,
         unix_s: Callable[[], float],
     ) -> None:
-        self._client = client
+        self._wire = wire
         self._instruments = instruments
         self._stream_url = stream_url
         self._key, self._secret = key, secret
@@ -103,12 +103,12 @@ class AlpacaBroker:
         self.on_sent: Callable[[str, int], None] | None = None
 
     def __repr__(self) -> str:
-        return f"AlpacaBroker({str(self._client.base_url)!r})"
+        return f"AlpacaBroker({self._wire.url!r})"
 
     # ── requests that change something ──
 
     async def submit(self, request: OrderRequest) -> BrokerOrder:
-        content = encode_order(request, self._instruments[request.instrument].symbol)
+        content = encode_order(request, self._symbol(request.instrument))
         answer = await self._change("POST", "/v2/orders", content, request.client_order_id)
         return self._known(self._read(answer, OrderMessage, changes=True))
 
@@ -206,7 +206,7 @@ class AlpacaBroker:
         while True:
             waited_s += await self._await_welcome(waited_s)
             try:
-                answer = await self._client.request(method, path, content=content, extensions=extensions)
+                answer = await self._wire.send(method, path, content, extensions)
             except _NEVER_LEFT as error:
                 raise ExecutionError(f"{method} {path}: cannot reach the broker: {error}") from error
             except httpx.HTTPError as error:
@@ -231,7 +231,7 @@ class AlpacaBroker:
                 await trio.sleep(0.05 * 4**attempt)
             waited_s += await self._await_welcome(waited_s)
             try:
-                answer = await self._client.get(path)
+                answer = await self._wire.send("GET", path)
             except httpx.HTTPError as error:
                 problem = error
                 continue
@@ -299,6 +299,9 @@ class AlpacaBroker:
         if found is None:
             raise OrderRejected(f"the broker does not know order {client_order_id}")
         return found.broker_order_id
+
+    def _symbol(self, instrument: str) -> str:
+        return self._instruments[instrument].symbol if instrument in self._instruments else instrument
 
     def _instrument(self, symbol: str) -> str:
         try:
@@ -427,6 +430,40 @@ class _SentTrace:
             self._tell(self._client_order_id, time.perf_counter_ns())
 
 
+class _Wire:
+    """Requests over an ``httpx`` transport. ``httpx.AsyncClient`` would add cookies, redirects, proxies and
+    authentication flows, none of which a broker's interface has, for as much time again as the exchange itself takes.
+    """
+
+    def __init__(
+        self, transport: httpx.AsyncBaseTransport, url: str, headers: Mapping[str, str], timeout_s: float
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._transport = transport
+        self._headers = httpx.Headers({**headers, "Accept": "application/json", "User-Agent": "trio-nt"})
+        self._extensions = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)}
+        self._orders = httpx.URL(self.url + "/v2/orders")
+
+    async def send(
+        self, method: str, path: str, content: bytes | None = None, extensions: Mapping[str, Any] | None = None
+    ) -> httpx.Response:
+        """One request and its whole answer. Raises ``httpx.HTTPError``."""
+        request = httpx.Request(
+            method,
+            self._orders if path == "/v2/orders" else self.url + path,
+            headers=self._headers,
+            content=content,
+            extensions={**self._extensions, **(extensions or {})},
+        )
+        response = await self._transport.handle_async_request(request)
+        response.request = request
+        try:
+            await response.aread()
+        finally:
+            await response.aclose()
+        return response
+
+
 def _keep_last(known: dict[str, str]) -> None:
     while len(known) > _KNOWN_IDS:
         del known[next(iter(known))]
@@ -466,11 +503,9 @@ async def open_alpaca(
         raise ExecutionError(f"the broker's keys are missing: set {KEY_VARIABLE} and {SECRET_VARIABLE}")
     headers = {KEY_HEADER: found_key, SECRET_HEADER: found_secret, "Content-Type": "application/json"}
     transport = TrioTransport(connections=connections) if transport is None else transport
-    async with httpx.AsyncClient(
-        base_url=url, headers=headers, timeout=timeout_s, transport=transport, trust_env=False
-    ) as client:
+    async with transport:
         yield AlpacaBroker(
-            client,
+            _Wire(transport, url, headers, timeout_s),
             instruments,
             stream_url=stream_url or "ws" + url.removeprefix("http") + "/stream",
             key=found_key,

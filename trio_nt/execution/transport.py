@@ -177,4 +177,4 @@ class _Connection:
             chunk = await self.stream.receive_some(CHUNK_BYTES)
         except (trio.BrokenResourceError, ssl.SSLError) as error:
             raise httpx.ReadError(f"the connection broke: {error}") from error
-        self._protocol.receive_data(chunk)
+        self._protocol.receive_data(bytes(chunk))

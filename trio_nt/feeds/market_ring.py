@@ -103,8 +103,8 @@ class MarketRing:
     def subscribe(self, name: str) -> BroadcastReceiver:
         return self.sender.subscribe(name=name)
 
-    async def put(self, rows: dict[str, Any], count: int, t0: Column | int, sequence: Callable[[int], Column]) -> None:
-        """Write ``count`` rows when there is room. A checkpoint. Cancelled, nothing was written."""
+    async def put(self, rows: dict[str, Any], count: int, t0: Column, sequence: Callable[[int], Column]) -> int:
+        """Write ``count`` rows when there is room; their t1. A checkpoint. Cancelled, nothing was written."""
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             rows["sequence"] = sequence(count)
@@ -113,21 +113,22 @@ class MarketRing:
                 break
             except trio.WouldBlock:
                 await self.sender.wait_below_low_watermark()
-        self._stamp(count, t0)
+        t1 = time.perf_counter_ns()
+        self._stamp(count, t0, t1)
         await trio.lowlevel.cancel_shielded_checkpoint()
+        return t1
 
-    def _stamp(self, count: int, t0: Column | int) -> None:
+    def _stamp(self, count: int, t0: Column, t1: int) -> None:
         start = self.rows_sent % self.capacity
         self.rows_sent += count
         end = start + count
-        now = time.perf_counter_ns()
         if end <= self.capacity:
             self.t0[start:end] = t0
-            self.t1[start:end] = now
+            self.t1[start:end] = t1
             return
         slots = np.arange(start, end) % self.capacity
         self.t0[slots] = t0
-        self.t1[slots] = now
+        self.t1[slots] = t1
 
 
 class EngineSender:
@@ -285,9 +286,9 @@ class EngineSender:
             good = piece["flags"] == 0
             quotes = [piece[name][good] for name in ("instrument", "close", "close", "ts_init")]
         self._board.show(*quotes)
-        await ring.put(piece, count, t0, self._sequence.take)
+        t1 = await ring.put(piece, count, t0, self._sequence.take)
         self.rows_sent += count
-        self._ingestion.record_many(time.perf_counter_ns() - t0)
+        self._ingestion.record_many(t1 - t0)
 
 
 class Sequence:
