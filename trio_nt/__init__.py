@@ -3,6 +3,7 @@
 Users import from here, from ``scheduler`` and from ``trio_nt.testing``; everything else is private.
 """
 
+import trio_nt._scheduler_check  # noqa: F401  # first: it says what is wrong before something else fails
 from trio_nt.errors import (
     EnvironmentFailure,
     ExecutionError,

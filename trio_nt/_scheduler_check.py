@@ -1,7 +1,7 @@
 """Make sure that ``import scheduler`` found ours.
 
 Another distribution on PyPI, ``scheduler``, installs the same top-level name. Importing it in place of ours would fail
-later and elsewhere, so it is said here, at once, with the way out.
+later and elsewhere, so it is said here, on import, with the way out.
 """
 
 import importlib.util
@@ -43,3 +43,6 @@ def _owner() -> str:
 
     others = [name for name in importlib.metadata.packages_distributions().get("scheduler", []) if name != "trio-nt"]
     return f"that of the distribution {', '.join(sorted(set(others)))!r}" if others else "another one"
+
+
+check_scheduler()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = "from trio_nt._scheduler_check import check_scheduler; check_scheduler(); print('ours')"
+PROGRAM = "import trio_nt; print('ours')"
 
 
 def run(*search: Path) -> "subprocess.CompletedProcess[str]":
@@ -23,7 +23,7 @@ def test_ours_passes() -> None:
 @pytest.mark.parametrize("layout", ["package", "module", "empty folder", "over ours"])
 def test_another_one_is_named_with_the_way_out(tmp_path: Path, layout: str) -> None:
     (tmp_path / "trio_nt").mkdir()
-    (tmp_path / "trio_nt" / "__init__.py").touch()
+    (tmp_path / "trio_nt" / "__init__.py").write_text("import trio_nt._scheduler_check\n")
     check = (ROOT / "trio_nt" / "_scheduler_check.py").read_text()
     (tmp_path / "trio_nt" / "_scheduler_check.py").write_text(check)
     folder = tmp_path / "scheduler"
@@ -44,7 +44,7 @@ def test_another_one_is_named_with_the_way_out(tmp_path: Path, layout: str) -> N
 
 def test_a_missing_one_is_named(tmp_path: Path) -> None:
     (tmp_path / "trio_nt").mkdir()
-    (tmp_path / "trio_nt" / "__init__.py").touch()
+    (tmp_path / "trio_nt" / "__init__.py").write_text("import trio_nt._scheduler_check\n")
     check = (ROOT / "trio_nt" / "_scheduler_check.py").read_text()
     (tmp_path / "trio_nt" / "_scheduler_check.py").write_text(check)
     program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {PROGRAM}"
