@@ -551,6 +551,28 @@ async def test_an_order_that_waits_for_a_place_is_cancelled_without_the_broker(
         assert "submit o-2" not in rig.log
 
 
+async def test_kill_cancels_what_works_past_every_queue_and_lets_nothing_else_out(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    async with running(in_flight=2) as rig:
+        working = [rig.order(f"w-{number}") for number in range(5)]
+        await trio.sleep(1)
+        rig.venue.latency_s = 1.0
+        sent = [rig.order(f"s-{number}") for number in range(2)]
+        queued = [rig.order(f"q-{number}") for number in range(50)]
+        await trio.sleep(0.5)
+        late = rig.order("late")
+        rig.gateway.kill("enough")
+        await trio.sleep(1.2)
+        assert [order.state for order in working] == [OrderState.CANCELLED] * 5
+        assert [order.state for order in queued] == [OrderState.CANCELLED] * 50
+        assert late.state is OrderState.CANCELLED or late.state is OrderState.REJECTED
+        await trio.sleep(2)
+        assert [order.state for order in sent] == [OrderState.CANCELLED] * 2
+        assert not [line for line in rig.log if line.startswith(("submit q", "submit late"))]
+        assert rig.halted == ["enough"]
+
+
 async def test_cancel_intents_are_journalled_too(autojump_clock: trio.abc.Clock) -> None:
     async with running() as rig:
         order = rig.order("o-1")

@@ -211,6 +211,22 @@ class Gateway:
             if self._on_halt is not None:
                 self._on_halt(reason)
 
+    def kill(self, reason: str) -> int:
+        """Halt, and start cancelling every working order, past every queue; how many. Cancelling needs no approval.
+
+        Not a checkpoint. Orders that wait here are withdrawn; the mailbox's are refused as they arrive.
+        """
+        self.halt(reason)
+        working = list(self._table.working())
+        for order in working:
+            item = Outgoing(ApprovedCancel(order))
+            if self._nursery is not None and self._may_go(item):
+                self._journal.note(CancelIntent(order.client_order_id, self._now_ns()))
+                self._cancels.put(item)
+        if self._nursery is not None:
+            self._start_requests(self._cancels)
+        return len(working)
+
     def statistics(self) -> GatewayStatistics:
         return GatewayStatistics(
             self._submitted,
