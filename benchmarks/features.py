@@ -193,7 +193,7 @@ def twenty_over_a_frame(quick: bool) -> Iterator[Row]:
 
 
 def talipp_values_per_second(rows: Columns, count: int) -> tuple[float, int]:
-    """Values a second of one instrument's events through those of the twenty that talipp has; and how many those are."""
+    """Values a second of one instrument through those of the twenty that talipp has; and how many those are."""
     made = {name: make() for name, (_, _, make) in TWENTY.items() if make is not None}
     values = [
         OHLCV(*(float(rows[name][i]) for name in ("open", "high", "low", "close", "volume"))) for i in range(count)
@@ -223,7 +223,7 @@ def streaming(quick: bool) -> Iterator[Row]:
         rate = median_of(run, runs=3 if quick else RUNS, warm_up=0)
         yield Row(
             case, "compiled" if compiled else "interpreted", rate, "M values/s", theirs / 1e6,
-            gate=50.0 if compiled else 0.5, aim=100.0 if compiled else None, at_most=False, note=f"talipp: {had} of them",
+            gate=50.0 if compiled else 0.5, aim=100.0 if compiled else None, at_most=False, note=f"talipp has {had}",
         )  # fmt: skip
     one = batches(bars(3000, 1), 1, 3000)
     for compiled in (True, False):
