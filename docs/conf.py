@@ -11,3 +11,9 @@ html_title = "trio-nt"
 myst_heading_anchors = 4
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+
+
+def setup(app):
+    from pygments.lexers.special import TextLexer
+
+    app.add_lexer("csv", TextLexer)

@@ -47,9 +47,10 @@ LAYERS: dict[str, str] = {
     "replay": "desk exchange execution features feeds portfolio report risk stamps strategies",
     "engine": "clock desk engine_report event_bus exchange execution features feeds portfolio report risk scheduler"
     " stamps storage strategies",
-    "engine_report": "engine report",
+    "engine_report": "engine report storage",
     "config": "conversion risk strategies",
     "live": "clock config engine exchange execution feeds report stamps storage strategies",
+    "kill": "storage",
     "testing": "feeds replay report risk strategies",
     "trio_nt": "_scheduler_check engine exchange features feeds metrics portfolio replay report risk strategies",
     # The command line.
