@@ -144,19 +144,21 @@ async def gated_or_plain(
 def trio_delays(tasks: int, quantum_s: float | None, wakes: int, load: Load | None = None, **options: Any) -> Delays:
     """One run of the topology above; ``load`` replaces the background tasks."""
 
-    async def run(read_fd: int) -> Delays:
+    async def run() -> Delays:
         async with gated_or_plain(quantum_s, **options) as (scheduler, nursery):
             if load:
                 await load(scheduler, nursery)
             else:
                 await start_background(scheduler, nursery, tasks)
-            if scheduler is None:
-                return await collect_delays(read_fd, wakes)
-            handle = scheduler.spawn(TaskPriority.CRITICAL, collect_delays, read_fd, wakes)
-            return await handle.result()
+            await trio.sleep(tasks * 20e-6)  # all of them have been through Trio's run queue once
+            with waker(wakes) as read_fd:
+                if scheduler is None:
+                    return await collect_delays(read_fd, wakes)
+                handle = scheduler.spawn(TaskPriority.CRITICAL, collect_delays, read_fd, wakes)
+                return await handle.result()
 
-    with garbage_frozen(), waker(wakes) as read_fd:
-        return trio.run(run, read_fd)
+    with garbage_frozen():
+        return trio.run(run)
 
 
 def asyncio_delays(tasks: int, wakes: int) -> Delays:
