@@ -4,6 +4,7 @@ Users import from here, from ``scheduler`` and from ``trio_nt.testing``; everyth
 """
 
 import trio_nt._scheduler_check  # noqa: F401  # first: it says what is wrong before something else fails
+from trio_nt.engine import Engine, EngineConfig, open_engine
 from trio_nt.errors import (
     EnvironmentFailure,
     ExecutionError,
@@ -15,6 +16,7 @@ from trio_nt.errors import (
     OutcomeUnknown,
     TrioNTError,
 )
+from trio_nt.exchange.simulated import SimulatedBroker
 from trio_nt.features import (
     FeatureSpec,
     adx,
@@ -47,6 +49,8 @@ from trio_nt.features import (
     wma,
     zscore,
 )
+from trio_nt.feeds.base import Feed, MarketSender
+from trio_nt.metrics import PerformanceTimer
 from trio_nt.model.actions import Action, Cancel, OrderType, Replace, Signal, TimeInForce, buy, sell, target
 from trio_nt.model.broker import Account, Broker, BrokerOrder
 from trio_nt.model.calendar import ALWAYS_OPEN, AlwaysOpen, Calendar
@@ -92,11 +96,14 @@ __all__ = [
     "Cancel",
     "CancelRejected",
     "Cancelled",
+    "Engine",
+    "EngineConfig",
     "EnvironmentFailure",
     "Event",
     "ExecutionError",
     "Expired",
     "FeatureSpec",
+    "Feed",
     "FeedError",
     "FeedState",
     "Fill",
@@ -108,6 +115,7 @@ __all__ = [
     "Instruments",
     "JournalError",
     "MarketBatch",
+    "MarketSender",
     "OpenLoopError",
     "Order",
     "OrderEvent",
@@ -115,6 +123,7 @@ __all__ = [
     "OrderState",
     "OrderType",
     "OutcomeUnknown",
+    "PerformanceTimer",
     "PortfolioState",
     "Quote",
     "Reason",
@@ -127,6 +136,7 @@ __all__ = [
     "RiskRule",
     "Side",
     "Signal",
+    "SimulatedBroker",
     "Strategy",
     "StrategyContext",
     "StrategyState",
@@ -150,6 +160,7 @@ __all__ = [
     "microprice",
     "mid",
     "obv",
+    "open_engine",
     "realised_volatility",
     "replay",
     "roc",

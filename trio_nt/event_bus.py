@@ -5,14 +5,12 @@ A listener that falls more than the capacity behind loses the oldest events and 
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 import trio
 
 from scheduler import Lagged
-from scheduler.parking import park, wake
 
 T = TypeVar("T")
 DEFAULT_CAPACITY = 1_000
@@ -26,7 +24,7 @@ class EventReceiver(Generic[T]):
         self._missed = 0
         self._ended = False
         self._leave = leave
-        self._waiting: trio.lowlevel.Task | None = None
+        self._waiting = trio.lowlevel.ParkingLot()
 
     def put(self, event: T) -> None:
         if len(self._events) == self._events.maxlen:
@@ -39,9 +37,7 @@ class EventReceiver(Generic[T]):
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiting is not None:
-            task, self._waiting = self._waiting, None
-            wake(task)
+        self._waiting.unpark_all()
 
     async def receive(self) -> T:
         """The next event. A checkpoint; cancelled, nothing was taken. One task at a time.
@@ -52,13 +48,12 @@ class EventReceiver(Generic[T]):
             trio.BusyResourceError: another task waits here.
         """
         await trio.lowlevel.checkpoint()
-        if self._waiting is not None:
+        if self._waiting:
             raise trio.BusyResourceError("another task is waiting for events here; subscribe once for each")
         while not self._events:
             if self._ended:
                 raise trio.EndOfChannel
-            self._waiting = trio.lowlevel.current_task()
-            await park(partial(setattr, self, "_waiting", None))
+            await self._waiting.park()
         if self._missed:
             missed, self._missed = self._missed, 0
             raise Lagged(missed)
