@@ -160,7 +160,8 @@ class StrategyActor:
         self._signal.record(ended - int(source.t2[batch.slot + stop - 1]), stop - start)
         self.budget.measured(stop - start, ended - started)
         for caused in out:
-            t0 = int(source.t0[batch.slot + caused.row])
+            # A timer's action has no row that caused it, and so no t0.
+            t0 = int(source.t0[batch.slot + caused.row]) if caused.row >= 0 else 0
             proposals.append(Proposal(caused.action, caused.at_ns, t0, ended))
 
     async def run_news(self) -> None:
