@@ -72,7 +72,9 @@ class Asynchronous(Strategy):
 
 
 def replays() -> None:
-    report = replay([Path("a.csv"), Path("b.csv")], [Plain(), Vectorised(), Asynchronous()], cash={"USD": 5}, fees=0.001)
+    report = replay(
+        [Path("a.csv"), Path("b.csv")], [Plain(), Vectorised(), Asynchronous()], cash={"USD": 5}, fees=0.001
+    )
     assert_type(report, Report)
     assert_type(report.format(), str)
     assert_type(run_strategy(Plain(fast=2), quotes("ABC", mid=[1, 2])).position, Mapping[str, Decimal])
