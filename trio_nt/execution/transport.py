@@ -1,180 +1,145 @@
-"""HTTP for orders: an ``httpx`` transport on Trio's own streams, without a pool's detours.
+"""An HTTP/1.1 transport for httpx, native to Trio: h11 over kept-alive streams.
 
-One exchange at a time over each kept-alive connection, the connection used last first. A request is written once: a
-connection that the other side has hung up on is noticed before anything is written to it, and what breaks later is the
-caller's to look into (``httpx.ReadError`` and its like), never repeated here.
+For a handful of hosts and many small requests, where httpx's own pool costs more than the request itself.
+
+Rules
+-----
+- A connection is used by one request at a time, the one used last first. At most ``connections`` are open; a request
+  beyond them waits.
+- A connection that has something to read while it is idle was closed by the other side: it is not used again. So a
+  request that fails after its first byte left has failed for another reason, and is never sent twice here.
+- Request and response bodies are whole: neither streams.
 """
 
 import ssl
-import time
 from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any
 
+import attrs
 import h11
 import httpx
 import trio
 
-CHUNK_BYTES = 65_536
-SENT = "http11.send_request_body.complete"  # what httpcore calls this moment in its trace
-Origin: TypeAlias = tuple[str, str, int]
-Trace: TypeAlias = Callable[[str, dict[str, Any]], Awaitable[None]]
+_CHUNK = 65_536
+Origin = tuple[bytes, bytes, int | None]
+
+
+@attrs.define(eq=False)
+class _Connection:
+    stream: trio.abc.Stream
+    socket: trio.socket.SocketType
+    http: h11.Connection
+
+    def is_usable(self) -> bool:
+        return not self.socket.is_readable()
 
 
 class TrioTransport(httpx.AsyncBaseTransport):
-    """At most ``connections`` at a time; one that was idle for ``keep_alive_s`` is not used again.
+    """Give it to ``httpx.AsyncClient(transport=…)``."""
 
-    Answers are read whole before they are returned. The extensions ``timeout`` (connect, read) and ``trace`` (the
-    event that the request has been sent) are honoured.
-    """
-
-    def __init__(
-        self, *, connections: int = 32, keep_alive_s: float = 60.0, ssl_context: ssl.SSLContext | None = None
-    ) -> None:
-        self._limiter = trio.CapacityLimiter(connections)
-        self._keep_alive_s = keep_alive_s
-        self._ssl_context = ssl_context
+    def __init__(self, *, connections: int = 32, ssl_context: ssl.SSLContext | None = None) -> None:
         self._idle: dict[Origin, list[_Connection]] = {}
+        self._places = trio.Semaphore(connections)
+        self._ssl_context = ssl_context
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """One exchange. A checkpoint; cancelled, its connection is closed: whether the request took effect is unknown.
+        """Send one request and read its whole response. Cancelled, its connection is closed.
 
         Raises:
-            httpx.ConnectError, httpx.ConnectTimeout: nothing has left.
-            httpx.WriteError, httpx.ReadError, httpx.ReadTimeout, httpx.RemoteProtocolError: something may have.
+            httpx.ConnectError, httpx.ConnectTimeout: it did not leave.
+            httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError, httpx.ReadTimeout: it may have arrived.
         """
-        url = request.url
-        origin = (url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80))
-        timeouts = request.extensions.get("timeout") or {}
-        async with self._limiter:
-            connection = await self._take(origin, timeouts.get("connect"))
+        timeouts: dict[str, float | None] = request.extensions.get("timeout", {})
+        async with self._places:
+            connection = await self._connection(request, timeouts.get("connect"))
+            reusable = False
             try:
-                response = await connection.exchange(request, timeouts.get("read"))
-            except BaseException:
-                await trio.aclose_forcefully(connection.stream)
-                raise
-            if connection.is_reusable():
-                self._idle.setdefault(origin, []).append(connection)
-            else:
-                await trio.aclose_forcefully(connection.stream)
-            return response
+                with trio.move_on_after(_seconds(timeouts.get("read"))) as scope:
+                    response = await _exchange(connection, request)
+                    reusable = connection.http.our_state is h11.DONE and connection.http.their_state is h11.DONE
+                if scope.cancelled_caught:
+                    raise httpx.ReadTimeout("no answer in time", request=request)
+            finally:
+                if reusable:
+                    connection.http.start_next_cycle()
+                    self._idle.setdefault(_origin(request), []).append(connection)
+                else:
+                    await trio.aclose_forcefully(connection.stream)
+        return response
 
     async def aclose(self) -> None:
-        """Close idle connections."""
         for connections in self._idle.values():
             for connection in connections:
                 await trio.aclose_forcefully(connection.stream)
         self._idle.clear()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
-        await self.aclose()
-
-    async def _take(self, origin: Origin, timeout_s: float | None) -> "_Connection":
-        idle = self._idle.get(origin, [])
+    async def _connection(self, request: httpx.Request, timeout_s: float | None) -> _Connection:
+        idle = self._idle.get(_origin(request), [])
         while idle:
             connection = idle.pop()
-            if connection.is_alive(self._keep_alive_s):
+            if connection.is_usable():
                 return connection
             await trio.aclose_forcefully(connection.stream)
-        return await self._open(origin, timeout_s)
-
-    async def _open(self, origin: Origin, timeout_s: float | None) -> "_Connection":
-        scheme, host, port = origin
+        scheme, raw_host, port = _origin(request)
+        host = raw_host.decode("ascii")
         try:
-            with trio.fail_after(float("inf") if timeout_s is None else timeout_s):
-                socket_stream = await trio.open_tcp_stream(host, port)
-                if scheme != "https":
-                    return _Connection(socket_stream, socket_stream)
-                context = self._ssl_context or ssl.create_default_context()
-                stream = trio.SSLStream(socket_stream, context, server_hostname=host, https_compatible=True)
-                try:
-                    await stream.do_handshake()
-                except BaseException:
-                    await trio.aclose_forcefully(stream)
-                    raise
-                return _Connection(stream, socket_stream)
+            with trio.fail_after(_seconds(timeout_s)):
+                tcp = await trio.open_tcp_stream(host, port or (443 if scheme == b"https" else 80))
+                stream: trio.abc.Stream = tcp
+                if scheme == b"https":
+                    context = self._ssl_context or ssl.create_default_context()
+                    secure = trio.SSLStream(tcp, context, server_hostname=host, https_compatible=True)
+                    await secure.do_handshake()
+                    stream = secure
         except trio.TooSlowError as error:
-            raise httpx.ConnectTimeout(f"{host}:{port} did not answer in time") from error
-        except (OSError, trio.BrokenResourceError, ssl.SSLError) as error:
-            raise httpx.ConnectError(f"{host}:{port}: {error}") from error
+            raise httpx.ConnectTimeout("cannot connect in time", request=request) from error
+        except (OSError, trio.BrokenResourceError) as error:
+            raise httpx.ConnectError(str(error) or type(error).__name__, request=request) from error
+        return _Connection(stream, tcp.socket, h11.Connection(h11.CLIENT))
 
 
-class _Connection:
-    def __init__(self, stream: trio.abc.Stream, socket_stream: trio.SocketStream) -> None:
-        self.stream = stream
-        self._socket_stream = socket_stream
-        self._protocol = h11.Connection(h11.CLIENT)
-        self._used_at = time.perf_counter()
-
-    def is_reusable(self) -> bool:
-        return self._protocol.our_state is h11.IDLE
-
-    def is_alive(self, keep_alive_s: float) -> bool:
-        """Whether a request may be written: it was used lately and the other side has said nothing since.
-
-        What can be read from an idle connection is its end.
-        """
-        if time.perf_counter() - self._used_at > keep_alive_s:
-            return False
-        return not self._socket_stream.socket.is_readable()
-
-    async def exchange(self, request: httpx.Request, timeout_s: float | None) -> httpx.Response:
-        """Write a request, read its answer whole."""
-        protocol = self._protocol
+async def _exchange(connection: _Connection, request: httpx.Request) -> httpx.Response:
+    http, stream = connection.http, connection.stream
+    trace: Callable[[str, dict[str, Any]], Awaitable[None]] | None = request.extensions.get("trace")
+    try:
+        content = request.content
         head = h11.Request(method=request.method, target=request.url.raw_path, headers=request.headers.raw)
-        content = protocol.send(head) or b""
-        body = await request.aread()
-        if body:
-            content += protocol.send(h11.Data(data=body)) or b""
-        content += protocol.send(h11.EndOfMessage()) or b""
+        parts = [http.send(head), http.send(h11.Data(content)) if content else b"", http.send(h11.EndOfMessage())]
+        await stream.send_all(b"".join(part for part in parts if part))
+    except h11.LocalProtocolError as error:
+        raise httpx.LocalProtocolError(str(error), request=request) from error
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        raise httpx.WriteError("the connection broke", request=request) from error
+    if trace is not None:
+        await trace("http11.send_request_body.complete", {})
+    response: h11.Response | None = None
+    body: list[bytes] = []
+    while True:
         try:
-            with trio.fail_after(float("inf") if timeout_s is None else timeout_s):
-                try:
-                    await self.stream.send_all(content)
-                except (trio.BrokenResourceError, ssl.SSLError) as error:
-                    raise httpx.WriteError(f"the connection broke: {error}") from error
-                trace: Trace | None = request.extensions.get("trace")
-                if trace is not None:
-                    await trace(SENT, {"return_value": None})
-                return await self._answer()
-        except trio.TooSlowError as error:
-            raise httpx.ReadTimeout(f"no answer within {timeout_s:g} s") from error
-
-    async def _answer(self) -> httpx.Response:
-        protocol = self._protocol
-        response: h11.Response | None = None
-        body: list[bytes] = []
-        while True:
-            try:
-                event = protocol.next_event()
-            except h11.RemoteProtocolError as error:
-                raise httpx.RemoteProtocolError(f"an answer without meaning: {error}") from error
+            event = http.next_event()
             if event is h11.NEED_DATA:
-                await self._read()
-            elif isinstance(event, h11.Response):
-                response = event
-            elif isinstance(event, h11.Data):
-                body.append(bytes(event.data))
-            elif isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed)) or event is h11.PAUSED:
-                break
-        if response is None:
-            raise httpx.RemoteProtocolError("the connection ended before an answer")
-        if protocol.our_state is h11.DONE and protocol.their_state is h11.DONE:
-            protocol.start_next_cycle()
-        self._used_at = time.perf_counter()
-        return httpx.Response(response.status_code, headers=list(response.headers.raw_items()), content=b"".join(body))
+                http.receive_data(bytes(await stream.receive_some(_CHUNK)))
+                continue
+        except h11.RemoteProtocolError as error:
+            raise httpx.RemoteProtocolError(str(error), request=request) from error
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise httpx.ReadError("the connection broke", request=request) from error
+        if isinstance(event, h11.Response):
+            response = event
+        elif isinstance(event, h11.Data):
+            body.append(bytes(event.data))
+        elif isinstance(event, h11.EndOfMessage):
+            assert response is not None
+            headers = list(response.headers.raw_items())
+            return httpx.Response(response.status_code, headers=headers, content=b"".join(body))
+        elif event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
+            raise httpx.RemoteProtocolError("the other side hung up", request=request)
 
-    async def _read(self) -> None:
-        try:
-            chunk = await self.stream.receive_some(CHUNK_BYTES)
-        except (trio.BrokenResourceError, ssl.SSLError) as error:
-            raise httpx.ReadError(f"the connection broke: {error}") from error
-        self._protocol.receive_data(bytes(chunk))
+
+def _origin(request: httpx.Request) -> Origin:
+    url = request.url
+    return url.raw_scheme, url.raw_host, url.port
+
+
+def _seconds(timeout_s: float | None) -> float:
+    return float("inf") if timeout_s is None else timeout_s
