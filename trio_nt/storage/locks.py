@@ -15,7 +15,7 @@ def account_lock_path(account: str, folder: Path | None = None) -> Path:
     """Where the lock of an account stands on this machine."""
     if folder is None:
         folder = Path(tempfile.gettempdir()) / f"trio-nt-{os.getuid()}"
-    return folder / (re.sub(r"[^A-Za-z0-9.-]+", "_", account) + ".lock")
+    return folder / (re.sub(r"[^A-Za-z0-9.-]+", "_", account) + ".account.lock")
 
 
 @contextmanager
