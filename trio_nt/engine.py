@@ -55,6 +55,7 @@ from trio_nt.strategies.naming import by_id
 from trio_nt.strategies.runner import StrategyRunner
 from trio_nt.strategies.supervisor import RUNNING, STOPPED, SupervisedStrategy
 
+HISTORY_EVERY_S = 0.005
 CRITICAL, HIGH = TaskPriority.CRITICAL, TaskPriority.HIGH
 
 
@@ -226,7 +227,7 @@ class Engine:
             self._add(strategy_id, strategy)
         for feed in self.feeds:
             self._feeds_running += 1
-            await self._start(HIGH, self._run_feed, feed, name=f"feed {feed!r}")
+            await self._start(CRITICAL, self._run_feed, feed, name=f"feed {feed!r}")
 
     def _add(self, strategy_id: str, strategy: Strategy) -> None:
         runner = StrategyRunner(strategy_id, strategy, self.instruments, self.desk, sleep=self._sleep_until)
@@ -286,6 +287,7 @@ class Engine:
             with scope, receiver:
                 async for batch in receiver:
                     history.append(batch.columns)
+                    await trio.sleep(HISTORY_EVERY_S)  # fewer, longer batches: nobody waits for these
 
         self._spawn(TaskPriority.MEDIUM, keep, name="history")
         try:

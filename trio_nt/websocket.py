@@ -37,6 +37,7 @@ class WebSocket:
         self._stream = stream
         self._sending = trio.Lock()
         self._fragments: list[bytes] = []
+        self._owes_answer = False  # a ping or a close has come: data alone costs no step for an answer
         self._is_torn = False  # a write was cut short: whatever is written after it means nothing
 
     async def receive(self) -> Sequence[bytes]:
@@ -57,7 +58,9 @@ class WebSocket:
             chunk = await self._stream.receive_some(CHUNK_BYTES)
             self._feed(chunk)
             messages = self._messages()
-            await self._flush()
+            if self._owes_answer:
+                self._owes_answer = False
+                await self._flush()
         return messages
 
     async def send(self, *messages: bytes, binary: bool = False) -> None:
@@ -99,6 +102,7 @@ class WebSocket:
         messages = []
         for frame in self._protocol.events_received():
             if not isinstance(frame, Frame) or frame.opcode not in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+                self._owes_answer = True
                 continue
             if frame.fin and not self._fragments:
                 messages.append(bytes(frame.data))

@@ -23,7 +23,8 @@ class MarketSender(Protocol):
     exchange states no time; ``ts_init=None`` means: received now, by the engine's clock. Rows that hold NaN, negative
     or crossed values are flagged, never refused.
 
-    Every call is a checkpoint and waits while the ring is full. Cancelled, it has sent all of the block or nothing.
+    Every call waits while the ring is full, and is a checkpoint then and when the task's step budget is used up: a feed
+    that awaits nothing else must checkpoint by itself. Cancelled, it has sent all of the block or nothing.
 
     Raises:
         KeyError: an unknown instrument.

@@ -13,7 +13,7 @@ import numpy as np
 import trio
 from numpy.typing import ArrayLike
 
-from scheduler import Backpressure, BroadcastReceiver, BroadcastSender, open_broadcast
+from scheduler import Backpressure, BroadcastReceiver, BroadcastSender, checkpoint_if_needed, open_broadcast
 from trio_nt.feeds.base import InstrumentKeys
 from trio_nt.model.instruments import Instrument, Instruments
 from trio_nt.model.market import (
@@ -104,8 +104,12 @@ class MarketRing:
         return self.sender.subscribe(name=name)
 
     async def put(self, rows: dict[str, Any], count: int, t0: Column, sequence: Callable[[int], Column]) -> int:
-        """Write ``count`` rows when there is room; their t1. A checkpoint. Cancelled, nothing was written."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        """Write ``count`` rows when there is room; their t1. Cancelled, nothing was written.
+
+        A checkpoint where it waits or the task's step budget is used up: reading a socket is one already, and each
+        costs the rows behind it a turn of every task of the lane.
+        """
+        await checkpoint_if_needed()
         while True:
             rows["sequence"] = sequence(count)
             try:
@@ -115,7 +119,6 @@ class MarketRing:
                 await self.sender.wait_below_low_watermark()
         t1 = time.perf_counter_ns()
         self._stamp(count, t0, t1)
-        await trio.lowlevel.cancel_shielded_checkpoint()
         return t1
 
     def _stamp(self, count: int, t0: Column, t1: int) -> None:
