@@ -72,14 +72,26 @@ class Candidate:
     whole: Slot
     now_ns: int
     is_new: bool
+    _reduces: bool | None = None
+    _worth: float | None = None
 
     @property
     def reduces(self) -> bool:
         """Even if it and every order on its side fill, the strategy's position only comes nearer to zero."""
-        own = self.own
-        if self.buy:
-            return _add(_add(own.position, own.buys), self.added) <= ZERO
-        return _subtract(_subtract(own.position, own.sells), self.added) >= ZERO
+        if self._reduces is None:
+            own = self.own
+            if self.buy:
+                self._reduces = _add(_add(own.position, own.buys), self.added) <= ZERO
+            else:
+                self._reduces = _subtract(_subtract(own.position, own.sells), self.added) >= ZERO
+        return self._reduces
+
+    @property
+    def worth(self) -> float:
+        """What may be filled of it, at the price at which it is judged."""
+        if self._worth is None:
+            self._worth = self.market.worth(float(self.quantity), self.price)
+        return self._worth
 
 
 @attrs.define(eq=False)
@@ -97,6 +109,39 @@ class Level:
     cash: dict[str, float] = attrs.field(factory=dict)
     fees: dict[str, float] = attrs.field(factory=dict)
     day_started_at: dict[str, float] = attrs.field(factory=dict)  # profit per currency when the trading day began
+
+    _amounts: dict[tuple[str, str], float | None] = attrs.field(factory=dict)
+    _judged: Candidate | None = None  # whose gross and profit are kept: several rules ask for the same
+    _gross: float | None = None
+    _profit: float | None = None
+
+    def amount(self, name: str, currency: str) -> float | None:
+        """One of the limits that are amounts of money, in one currency."""
+        key = name, currency
+        try:
+            return self._amounts[key]
+        except KeyError:
+            found = self._amounts[key] = amount_in(getattr(self.limits, name), currency)
+            return found
+
+    def gross_with(self, candidate: Candidate) -> float:
+        """``gross`` of the candidate's currency, computed once for a candidate."""
+        self._judge(candidate)
+        if self._gross is None:
+            self._gross = self.gross(candidate.market.settlement, candidate)
+        return self._gross
+
+    def profit_before(self, candidate: Candidate) -> float:
+        """``profit`` in the candidate's currency, computed once for a candidate."""
+        self._judge(candidate)
+        if self._profit is None:
+            self._profit = self.profit(candidate.market.settlement)
+        return self._profit
+
+    def _judge(self, candidate: Candidate) -> None:
+        if self._judged is not candidate:
+            self._judged = candidate
+            self._gross = self._profit = None
 
     def slot(self, candidate: Candidate) -> Slot:
         return candidate.whole if self.is_account else candidate.own
@@ -141,11 +186,11 @@ def check_order_quantity(candidate: Candidate, level: Level) -> str | None:
 
 def check_order_notional(candidate: Candidate, level: Level) -> str | None:
     currency = candidate.market.settlement
-    worth = candidate.market.worth(float(candidate.quantity), candidate.price)
-    most = amount_in(level.limits.max_order_notional, currency)
+    worth = candidate.worth
+    most = level.amount("max_order_notional", currency)
     if most is not None and worth > most:
         return f"{worth:.10g} {currency} is above {most:.10g}"
-    least = amount_in(level.limits.min_order_notional, currency)
+    least = level.amount("min_order_notional", currency)
     if least is not None and worth < least:
         return f"{worth:.10g} {currency} is below {least:.10g}"
     return None
@@ -153,7 +198,7 @@ def check_order_notional(candidate: Candidate, level: Level) -> str | None:
 
 def check_minimum_notional(candidate: Candidate, level: Level) -> str | None:
     instrument = candidate.market.instrument
-    worth = candidate.market.worth(float(candidate.quantity), candidate.price)
+    worth = candidate.worth
     if worth < float(instrument.min_notional) and not candidate.reduces:
         return f"{worth:.10g} {instrument.settlement} is below the instrument's minimum {instrument.min_notional}"
     return None
@@ -173,10 +218,10 @@ def check_position(candidate: Candidate, level: Level) -> str | None:
 
 def check_gross_exposure(candidate: Candidate, level: Level) -> str | None:
     currency = candidate.market.settlement
-    limit = amount_in(level.limits.max_gross_exposure, currency)
+    limit = level.amount("max_gross_exposure", currency)
     if limit is None or candidate.reduces:
         return None
-    gross = level.gross(currency, candidate)
+    gross = level.gross_with(candidate)
     return f"{gross:.10g} {currency} is above {limit:.10g}" if gross > limit else None
 
 
@@ -185,8 +230,8 @@ def check_buying_power(candidate: Candidate, level: Level) -> str | None:
     if not level.is_account or leverage is None or candidate.reduces:
         return None
     currency = candidate.market.settlement
-    power = leverage * (level.cash.get(currency, 0.0) + level.profit(currency))
-    needed = level.gross(currency, candidate)
+    power = leverage * (level.cash.get(currency, 0.0) + level.profit_before(candidate))
+    needed = level.gross_with(candidate)
     return f"{needed:.10g} {currency} are needed, there are {power:.10g}" if needed > power else None
 
 
@@ -223,10 +268,10 @@ def check_daily_loss(candidate: Candidate, level: Level) -> str | None:
     if candidate.reduces:
         return None
     currency = candidate.market.settlement
-    limit = amount_in(level.limits.max_daily_loss, currency)
+    limit = level.amount("max_daily_loss", currency)
     if limit is None:
         return None
-    loss = level.day_started_at.get(currency, 0.0) - level.profit(currency)
+    loss = level.day_started_at.get(currency, 0.0) - level.profit_before(candidate)
     return f"{loss:.10g} {currency} lost today, the limit is {limit:.10g}" if loss > limit else None
 
 
