@@ -403,6 +403,12 @@ class TestReasons:
         assert [reason for reason in Reason if f"Reason.{reason.name}" not in source] == []
 
 
+def test_the_reference_lists_every_reason_once() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "risk-reasons.md").read_text()
+    for reason in Reason:
+        assert text.count(f"| `{reason.name}` |") == 1, reason
+
+
 class TestReserving:
     def test_from_approval_until_the_end(self) -> None:
         account = Account()
