@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import trio
 
+from scheduler import open_scheduler
 from trio_nt.exchange.config import ExchangeConfig
 from trio_nt.exchange.server import serve_exchange
 
@@ -31,7 +32,8 @@ def run_exchange(
 
 
 async def _main(config: ExchangeConfig, announce: Callable[[str], None], end_with_stdin: bool) -> None:
-    async with trio.open_nursery() as nursery:
+    # Left to itself the collector stops the market for 15 to 30 ms every few seconds.
+    async with open_scheduler(freeze_gc=True), trio.open_nursery() as nursery:
         await nursery.start(_end_on_signal, nursery.cancel_scope)
         if end_with_stdin:
             nursery.start_soon(_end_with_stdin, nursery.cancel_scope)
