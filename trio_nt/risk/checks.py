@@ -111,6 +111,8 @@ class Level:
     day_started_at: dict[str, float] = attrs.field(factory=dict)  # profit per currency when the trading day began
 
     _amounts: dict[tuple[str, str], float | None] = attrs.field(factory=dict)
+    _by_currency: dict[str, list[tuple[Slot, Market]]] = attrs.field(factory=dict)
+    _slots_known: int = 0
     _judged: Candidate | None = None  # whose gross and profit are kept: several rules ask for the same
     _gross: float | None = None
     _profit: float | None = None
@@ -148,29 +150,51 @@ class Level:
 
     def profit(self, currency: str) -> float:
         """Realised and unrealised, after fees, since the start, at the last marks."""
-        total, markets = -self.fees.get(currency, 0.0), self.markets
-        for index, slot in self.book.slots.items():
-            market = markets[index]
-            if market.settlement == currency:
+        total = -self.fees.get(currency, 0.0)
+        for slot, market in self._holdings(currency):
+            held = slot.held
+            if held:
+                total += slot.flow - held * market.unit if market.inverse else slot.flow + held * market.unit
+            else:
                 total += slot.flow
-                total += -slot.held * market.unit if market.inverse else slot.held * market.unit
         return total
 
     def gross(self, currency: str, candidate: Candidate) -> float:
         """Worth of every worst-case position of a currency, the candidate included."""
-        total, markets, own_index = 0.0, self.markets, candidate.market.index
-        for index, slot in self.book.slots.items():
-            market = markets[index]
-            if market.settlement == currency and index != own_index:
-                worst = slot.worst
-                total += (slot.worst_case() if worst is None else worst) * market.unit
-        slot, market = self.slot(candidate), candidate.market
-        long, short = _add(slot.position, slot.buys), _subtract(slot.sells, slot.position)
+        total, own = 0.0, self.slot(candidate)
+        for slot, market in self._holdings(currency):
+            worst = slot.worst
+            if worst is None:
+                worst = slot.worst_case()
+            if worst and slot is not own:
+                total += worst * market.unit
         if candidate.buy:
-            long = _add(long, candidate.added)
+            longest = _add(_add(own.position, own.buys), candidate.added)
+            shortest = _subtract(own.sells, own.position)
         else:
-            short = _add(short, candidate.added)
-        return total + float(max(long, short)) * market.unit
+            longest = _add(own.position, own.buys)
+            shortest = _add(_subtract(own.sells, own.position), candidate.added)
+        return total + float(max(longest, shortest)) * candidate.market.unit
+
+    def is_widened_by(self, candidate: Candidate) -> bool:
+        """Whether the worst-case position of this level grows: closing a position never does that."""
+        slot = self.slot(candidate)
+        if candidate.buy:
+            end = _add(_add(slot.position, slot.buys), candidate.added)
+        else:
+            end = _add(_subtract(slot.sells, slot.position), candidate.added)
+        return float(end) > slot.worst_case()
+
+    def _holdings(self, currency: str) -> list[tuple[Slot, Market]]:
+        """Slots of instruments that settle in a currency; found anew when an instrument was first traded."""
+        slots = self.book.slots
+        if self._slots_known != len(slots):
+            self._slots_known = len(slots)
+            self._by_currency = {}
+            for index, slot in slots.items():
+                market = self.markets[index]
+                self._by_currency.setdefault(market.settlement, []).append((slot, market))
+        return self._by_currency.get(currency, [])
 
 
 Rule = Callable[[Candidate, Level], str | None]
@@ -219,20 +243,24 @@ def check_position(candidate: Candidate, level: Level) -> str | None:
 def check_gross_exposure(candidate: Candidate, level: Level) -> str | None:
     currency = candidate.market.settlement
     limit = level.amount("max_gross_exposure", currency)
-    if limit is None or candidate.reduces:
+    if limit is None:
         return None
     gross = level.gross_with(candidate)
-    return f"{gross:.10g} {currency} is above {limit:.10g}" if gross > limit else None
+    if gross > limit and level.is_widened_by(candidate):
+        return f"{gross:.10g} {currency} is above {limit:.10g}"
+    return None
 
 
 def check_buying_power(candidate: Candidate, level: Level) -> str | None:
     leverage = level.limits.leverage
-    if not level.is_account or leverage is None or candidate.reduces:
+    if not level.is_account or leverage is None:
         return None
     currency = candidate.market.settlement
     power = leverage * (level.cash.get(currency, 0.0) + level.profit_before(candidate))
     needed = level.gross_with(candidate)
-    return f"{needed:.10g} {currency} are needed, there are {power:.10g}" if needed > power else None
+    if needed > power and level.is_widened_by(candidate):
+        return f"{needed:.10g} {currency} are needed, there are {power:.10g}"
+    return None
 
 
 def check_price_collar(candidate: Candidate, level: Level) -> str | None:
