@@ -128,14 +128,14 @@ class Trader:
         found = self.reconciler.history
         return {
             "orders": {
-                order.client_order_id: [order.state.value, str(order.filled_quantity.normalize())]
+                order.client_order_id: [order.state.value, format(order.filled_quantity.normalize(), "f")]
                 for order in self.table
             },
             "executions": sorted(
                 fill.execution_id for fills in self.portfolio.fills_by_order.values() for fill in fills
             ),
             "positions": {
-                instrument: str(self.risk.position(instrument).normalize())
+                instrument: format(self.risk.position(instrument).normalize(), "f")
                 for instrument in INSTRUMENTS.ids
                 if self.risk.position(instrument)
             },

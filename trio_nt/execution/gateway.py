@@ -220,9 +220,10 @@ class Gateway:
         working = list(self._table.working())
         for order in working:
             item = Outgoing(ApprovedCancel(order))
-            if self._nursery is not None and self._may_go(item):
-                self._journal.note(CancelIntent(order.client_order_id, self._now_ns()))
-                self._cancels.put(item)
+            if self._nursery is None or not self._may_go(item) or order.state is OrderState.INTENDED:
+                continue  # withdrawn, or refused when it arrives here
+            self._journal.note(CancelIntent(order.client_order_id, self._now_ns()))
+            self._cancels.put(item)
         if self._nursery is not None:
             self._start_requests(self._cancels)
         return len(working)
@@ -254,6 +255,7 @@ class Gateway:
             await self._journal.append(records)
         except JournalError as error:
             self.halt(f"the journal cannot record: {error}")
+        if self._halted:  # by now
             ready = [item for item in ready if not self._refused(item)]
         stamp = time.perf_counter_ns()
         for item in ready:
