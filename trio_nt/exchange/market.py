@@ -104,6 +104,8 @@ class Market:
         self._trend_keep = float(np.exp(-seconds_per_event / _TREND_SECONDS))
         self._pull = seconds_per_event / _PULL_SECONDS
         self._block: dict[str, Column] = empty_columns(0)
+        self._drawn = self._block
+        self._drawing = self._draw_block()
         self._row = 0
         self._sequence = 0
 
@@ -111,8 +113,7 @@ class Market:
         """All events due up to and including ``until_ns`` that were not given yet. At most one block (2,048 rows) a
         call: a caller that fell behind asks again.
         """
-        if self._row == len(self._block["kind"]):
-            self._block, self._row = self._make_block(), 0
+        self._need_rows()
         stop = int(np.searchsorted(self._block["ts_init"], until_ns, "right"))
         rows = slice(self._row, max(stop, self._row))
         self._row = rows.stop
@@ -121,13 +122,26 @@ class Market:
     @property
     def next_due_ns(self) -> int:
         """When the next event is due."""
-        if self._row == len(self._block["kind"]):
-            self._block, self._row = self._make_block(), 0
+        self._need_rows()
         return int(self._block["ts_init"][self._row])
+
+    def prepare(self) -> None:
+        """Draw a part of the next block, about 0.1 ms, once the present one is half used up: for a caller with time to
+        spare, so that nothing is left to be drawn when its first event is due."""
+        if self._row > BLOCK_ROWS // 2:
+            next(self._drawing, None)
+
+    def _need_rows(self) -> None:
+        if self._row == len(self._block["kind"]):
+            for _ in self._drawing:
+                pass
+            self._block, self._row = self._drawn, 0
+            self._drawing = self._draw_block()
 
     # -- one block --
 
-    def _make_block(self) -> dict[str, Column]:
+    def _draw_block(self) -> Iterator[None]:
+        """Draw the next block into ``_drawn``, in parts."""
         columns = empty_columns(BLOCK_ROWS)
         burst = self._bursts()
         columns["sequence"] = self._sequence + np.arange(BLOCK_ROWS)
@@ -146,10 +160,11 @@ class Market:
         sizes = 100 * self._random.geometric(0.35, (2, BLOCK_ROWS)).astype(np.float64)
         buyer = self._random.random(BLOCK_ROWS) < 0.5
         for index, symbol in enumerate(self._symbols):
+            yield
             rows = np.flatnonzero(instrument == index)
             if len(rows):
                 self._walk(symbol, columns, rows, noise[:, rows], widening[rows], sizes[:, rows], buyer[rows])
-        return columns
+        self._drawn = columns
 
     def _bursts(self) -> NDArray[np.bool_]:
         burst = np.zeros(BLOCK_ROWS, np.bool_)

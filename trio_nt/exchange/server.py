@@ -89,6 +89,7 @@ class _Server:
                         writer.wake()
                 # The next step may be due already; the clients' tasks must run all the same.
                 await trio.lowlevel.checkpoint()
+                venue.market.prepare()  # now that this step has left
 
     # -- one connection --
 
