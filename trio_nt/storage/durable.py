@@ -303,7 +303,7 @@ async def open_journal(
                 finally:
                     closing = trio.CancelScope(shield=True, deadline=trio.current_time() + 5)
                     with closing, contextlib.suppress(JournalError):
-                        await journal.flush()
+                        await journal.flush()  # noqa: ASYNC102 - shielded, with a deadline
                     nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
