@@ -20,6 +20,7 @@ from trio_nt.config import RunConfig
 from trio_nt.engine import Engine, EngineConfig, open_engine
 from trio_nt.errors import EnvironmentFailure, InputError
 from trio_nt.execution.alpaca import KEY_VARIABLE, LIVE_URL, PAPER_URL, SECRET_VARIABLE, open_alpaca
+from trio_nt.execution.transport import TrioTransport
 from trio_nt.feeds.alpaca import AlpacaFeed
 from trio_nt.model.instruments import Instrument, InstrumentKind, Instruments
 from trio_nt.report import CENT, Check, Report
@@ -228,7 +229,9 @@ async def _complaint(process: trio.Process) -> str:
 
 async def _ask(venue: Venue, path: str) -> Any:
     headers = {"APCA-API-KEY-ID": venue.key, "APCA-API-SECRET-KEY": venue.secret}
-    async with httpx.AsyncClient(base_url=venue.url, headers=headers, timeout=10, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=venue.url, headers=headers, timeout=10, trust_env=False, transport=TrioTransport()
+    ) as client:
         answer = await client.get(path)
         answer.raise_for_status()
         return answer.json()
