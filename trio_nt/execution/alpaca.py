@@ -53,6 +53,7 @@ from trio_nt.websocket import ConnectionFailed, WebSocket, connect
 PAPER_URL, LIVE_URL = "https://paper-api.alpaca.markets", "https://api.alpaca.markets"
 KEY_VARIABLE, SECRET_VARIABLE = "APCA_API_KEY_ID", "APCA_API_SECRET_KEY"
 _READ_ATTEMPTS = 3
+_CLOSE_S = 2.0
 _KNOWN_IDS = 100_000
 _PAGE = 500
 _NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
@@ -171,7 +172,8 @@ class AlpacaBroker:
         try:
             yield receiver
         finally:
-            await receiver.close()  # noqa: ASYNC102 - shields itself, with a deadline
+            with trio.move_on_after(_CLOSE_S, shield=True):
+                await receiver.close()
 
     async def _connect(self) -> "_Updates":
         try:
@@ -193,7 +195,8 @@ class AlpacaBroker:
             await socket.send(encode({"action": "listen", "data": {"streams": ["trade_updates"]}}))
             await receiver.expect("listening")
         except BaseException:
-            await socket.close()  # noqa: ASYNC102 - shields itself, with a deadline
+            with trio.move_on_after(_CLOSE_S, shield=True):
+                await socket.close()
             raise
         return receiver
 

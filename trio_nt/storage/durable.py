@@ -301,9 +301,8 @@ async def open_journal(
                 try:
                     yield journal
                 finally:
-                    closing = trio.CancelScope(shield=True, deadline=trio.current_time() + 5)
-                    with closing, contextlib.suppress(JournalError):
-                        await journal.flush()  # noqa: ASYNC102 - shielded, with a deadline
+                    with trio.move_on_after(5, shield=True), contextlib.suppress(JournalError):
+                        await journal.flush()
                     nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
