@@ -1,11 +1,12 @@
 """``python -m trio_nt.exchange SETTINGS``: the venue as the child of an engine, which it does not outlive.
 
-``SETTINGS`` is a JSON object of ``ExchangeConfig``'s numbers.
+``SETTINGS`` is a JSON object of ``ExchangeConfig``'s numbers, and ``core``: the one to run on, or null.
 """
 
 import json
 import sys
 
+from scheduler import pin_thread
 from trio_nt.errors import TrioNTError
 from trio_nt.exchange.config import ExchangeConfig
 from trio_nt.exchange.process import run_exchange
@@ -14,7 +15,11 @@ from trio_nt.exchange.process import run_exchange
 def main() -> int:
     problems: list[str] = []
     try:
-        run_exchange(ExchangeConfig(**json.loads(sys.argv[1])), end_with_stdin=True)
+        settings = json.loads(sys.argv[1])
+        core = settings.pop("core", None)
+        if core is not None:
+            pin_thread([core])
+        run_exchange(ExchangeConfig(**settings), end_with_stdin=True)
     except* TrioNTError as group:
         problems = [str(error) for error in group.exceptions]
     sys.stderr.writelines(f"{problem}\n" for problem in problems)

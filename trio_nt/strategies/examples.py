@@ -20,7 +20,7 @@ class EmaCrossover(Strategy):
     fast: int = attrs.field(default=10, validator=ge(1))
     slow: int = attrs.field(default=20, validator=ge(1))
     quantity: float = attrs.field(default=1.0, validator=gt(0))
-    hysteresis: float = attrs.field(default=0.00004, validator=ge(0))
+    hysteresis: float = attrs.field(default=0.00006, validator=ge(0))
     _sides: dict[str, int] = attrs.field(factory=dict, init=False, repr=False)
 
     def features(self) -> dict[str, FeatureSpec]:
