@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --quiet --disable-pip-version-check
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: help run test test-long types lint bench docs clean
 .DEFAULT_GOAL := help
@@ -20,10 +21,10 @@ run: $(VENV)/.run
 	$(PY) -m trio_nt run --for 20
 
 test: $(VENV)/.test
-	$(PY) -m pytest
+	$(PY) -m pytest $(PARALLEL)
 
 test-long: $(VENV)/.test
-	HYPOTHESIS_PROFILE=long $(PY) -m pytest --timeout 3600
+	HYPOTHESIS_PROFILE=long $(PY) -m pytest $(PARALLEL) --timeout 3600
 
 types: $(VENV)/.test $(VENV)/.check
 	$(PY) -m mypy

@@ -234,7 +234,7 @@ def _drive(cell: Cell, coro: Any, gate: Gate) -> Generator[Any, Any, Any]:
                 value = yield message
             except GeneratorExit:
                 raise
-            except BaseException as error:  # noqa: BLE001 - Trio throws into a task that yielded something foreign
+            except BaseException as error:  # noqa: ASYNC103, BLE001 - what Trio throws goes on into the task
                 cell.error = error
                 thrown = True
     except StopIteration as stop:

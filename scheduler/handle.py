@@ -114,12 +114,12 @@ class TaskHandle(Generic[T]):
                 try:
                     self._value = await coroutine
                     error = None
-                except BaseException as raised:
+                except BaseException as raised:  # noqa: ASYNC103 - what is left out waits in the handle, nothing else
                     error, rest = _split(raised, error)
                     if rest is raised:
                         raise
                     if rest is not None:
-                        raise rest from None
+                        raise rest from None  # noqa: ASYNC104 - the cancellations among what was raised
         finally:
             self._finish(error)
             error = None

@@ -39,8 +39,9 @@ LAYERS: dict[str, str] = {
     "portfolio": "",
     "storage": "",
     "event_bus": "scheduler",
-    # The venue is outside: it knows the dialect and the model, and nothing of the engine.
-    "exchange": "alpaca websocket",
+    # The venue is outside: it knows the dialect and the model, and nothing of the engine. Its process runs under the
+    # scheduler, which is for any Trio program.
+    "exchange": "alpaca scheduler websocket",
     # Pure cores together: what risk, orders and portfolio say of one action.
     "desk": "risk execution portfolio",
     # What joins the stages.

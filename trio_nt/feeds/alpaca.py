@@ -233,7 +233,7 @@ class AlpacaFeed:
         finally:
             self._sessions.append(Session(self._session, self._received, events_sent))
             self._socket = None
-            await socket.close()
+            await socket.close()  # noqa: ASYNC102 - shields itself, with a deadline
 
     async def _take_rows(self, messages: Sequence[MarketMessage], ts_init: int | None, send: MarketSender) -> None:
         assert self._decoder is not None
