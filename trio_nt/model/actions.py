@@ -7,7 +7,7 @@ leave it to the engine. ``strategy_id`` is the engine's to fill in.
 from collections.abc import Iterable
 from decimal import Decimal
 from enum import Enum
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict, Unpack
 
 import attrs
 import numpy as np
@@ -139,40 +139,26 @@ Action: TypeAlias = Signal | Cancel | Replace
 Actions: TypeAlias = Action | Iterable[Action] | None
 
 
-def buy(
-    instrument: InstrumentKey,
-    quantity: Number,
-    *,
-    order_type: OrderType | None = None,
-    limit_price: Number | None = None,
-    stop_price: Number | None = None,
-    time_in_force: TimeInForce = TimeInForce.DAY,
-    reduce_only: bool = False,
-    row: int | np.integer | None = None,
-    tag: str = "",
-) -> Signal:
+class SignalOptions(TypedDict, total=False):
+    """What ``buy`` and ``sell`` take beside instrument and quantity; see ``Signal``."""
+
+    order_type: OrderType
+    limit_price: Number | None
+    stop_price: Number | None
+    time_in_force: TimeInForce
+    reduce_only: bool
+    row: "int | np.integer | None"
+    tag: str
+
+
+def buy(instrument: InstrumentKey, quantity: Number, **options: Unpack[SignalOptions]) -> Signal:
     """A signal to buy ``quantity``; the order type follows from the prices given unless it is stated."""
-    return _signal(
-        Side.BUY, instrument, quantity, order_type, limit_price, stop_price, time_in_force, reduce_only, row, tag
-    )
+    return _signal(Side.BUY, instrument, quantity, options)
 
 
-def sell(
-    instrument: InstrumentKey,
-    quantity: Number,
-    *,
-    order_type: OrderType | None = None,
-    limit_price: Number | None = None,
-    stop_price: Number | None = None,
-    time_in_force: TimeInForce = TimeInForce.DAY,
-    reduce_only: bool = False,
-    row: int | np.integer | None = None,
-    tag: str = "",
-) -> Signal:
+def sell(instrument: InstrumentKey, quantity: Number, **options: Unpack[SignalOptions]) -> Signal:
     """A signal to sell ``quantity``; the order type follows from the prices given unless it is stated."""
-    return _signal(
-        Side.SELL, instrument, quantity, order_type, limit_price, stop_price, time_in_force, reduce_only, row, tag
-    )
+    return _signal(Side.SELL, instrument, quantity, options)
 
 
 def target(
@@ -182,37 +168,19 @@ def target(
     return Signal(instrument, None, quantity, row=row, tag=tag)
 
 
-def _signal(
-    side: Side,
-    instrument: InstrumentKey,
-    quantity: Number,
-    order_type: OrderType | None,
-    limit_price: Number | None,
-    stop_price: Number | None,
-    time_in_force: TimeInForce,
-    reduce_only: bool,
-    row: int | np.integer | None,
-    tag: str,
-) -> Signal:
-    if order_type is None:
-        order_type = {
-            (False, False): OrderType.MARKET,
-            (True, False): OrderType.LIMIT,
-            (False, True): OrderType.STOP,
-            (True, True): OrderType.STOP_LIMIT,
-        }[limit_price is not None, stop_price is not None]
-    return Signal(
-        instrument,
-        side,
-        quantity,
-        order_type=order_type,
-        limit_price=limit_price,
-        stop_price=stop_price,
-        time_in_force=time_in_force,
-        reduce_only=reduce_only,
-        row=row,
-        tag=tag,
-    )
+_TYPE_BY_PRICES = {
+    (False, False): OrderType.MARKET,
+    (True, False): OrderType.LIMIT,
+    (False, True): OrderType.STOP,
+    (True, True): OrderType.STOP_LIMIT,
+}
+
+
+def _signal(side: Side, instrument: InstrumentKey, quantity: Number, options: SignalOptions) -> Signal:
+    if "order_type" not in options:
+        given = options.get("limit_price") is not None, options.get("stop_price") is not None
+        options["order_type"] = _TYPE_BY_PRICES[given]
+    return Signal(instrument, side, quantity, **options)
 
 
 def as_actions(returned: object) -> tuple[Action, ...]:
