@@ -84,6 +84,7 @@ async def run_async(config: RunConfig, *, stop: Stop | None, progress: Progress)
             engine_config = EngineConfig(
                 instruments=instruments,
                 limits=config.risk,
+                on_progress=progress,
                 strategy_limits={each.id: each.risk for each in config.strategies if each.id and each.risk},
             )
             async with open_engine(
