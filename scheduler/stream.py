@@ -186,7 +186,10 @@ class Stream:
             Lagged: a lagging cursor was overtaken; the next call goes on with the oldest row left.
         """
         if cursor.copies:
-            return self._take_copy(cursor, max_items)
+            copied = self._take_copy(cursor, max_items)
+            if self.debug:
+                self._poison()
+            return copied
         start = cursor.next
         count = self.head - start
         if not count:
