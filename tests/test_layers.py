@@ -50,7 +50,7 @@ LAYERS: dict[str, str] = {
     " stamps storage strategies",
     "engine_report": "engine report storage",
     "config": "conversion risk strategies",
-    "live": "clock config engine exchange execution feeds report stamps storage strategies",
+    "live": "clock config engine exchange execution feeds report scheduler stamps storage strategies",
     "kill": "storage",
     "testing": "feeds replay report risk strategies",
     "trio_nt": "_scheduler_check engine exchange features feeds metrics portfolio replay report risk strategies",
