@@ -1,4 +1,4 @@
-"""The market ring: where feeds put rows, and the last good quote of every instrument beside it.
+"""The market ring: where feeds put rows, and the price of every instrument beside it.
 
 One sender writes the ring, so a row's place in it is known when it is written. Around the ring lie columns of the
 same length for what belongs to a row but is nobody's market data: the stamps t0, t1 and t2 (``perf_counter_ns``).
@@ -29,38 +29,53 @@ from trio_nt.model.market import (
     flag_trades,
 )
 from trio_nt.model.money import to_decimal
+from trio_nt.model.prices import PricingRows
 from trio_nt.stamps import INGESTION, StageClock
 
 
 class QuoteBoard:
-    """The last good quote of every instrument: for risk and for dashboards, never for a strategy."""
+    """The price of every instrument, as far as rows were sent: for risk and for dashboards, never for a strategy.
+
+    ``bid`` and ``ask`` are the last good quote's, or what stands in for it (``model/prices.py``).
+    """
 
     def __init__(self, instruments: int) -> None:
+        self._pricing = PricingRows(instruments)
         self.bid: Column = np.full(instruments, np.nan)
         self.ask: Column = np.full(instruments, np.nan)
         self.ts_init: Column = np.zeros(instruments, np.int64)
         self._changed: Column = np.zeros(instruments, np.bool_)
 
-    def show(self, instrument: Column, bid: Column, ask: Column, ts_init: Column) -> None:
-        """Take good quotes, oldest first, shape (n,) each."""
-        if not len(instrument):
+    def show(self, columns: Columns) -> None:
+        """Take rows of one ring, oldest first; see ``model/prices.py`` for which of them give a price."""
+        rows = self._pricing.find(columns)
+        if not len(rows):
             return
+        instrument = columns["instrument"][rows]
+        if "close" in columns:
+            bid = ask = columns["close"][rows]
+        else:
+            is_quote = columns["kind"][rows] == QUOTE
+            price = columns["price"][rows]
+            bid = np.where(is_quote, columns["bid"][rows], price)
+            ask = np.where(is_quote, columns["ask"][rows], price)
         greatest = int(instrument.max())
         if greatest >= len(self.bid):
             self._grow(greatest + 1)
         # Where an instrument occurs more than once, the last assignment stands.
-        self.bid[instrument], self.ask[instrument], self.ts_init[instrument] = bid, ask, ts_init
+        self.bid[instrument], self.ask[instrument] = bid, ask
+        self.ts_init[instrument] = columns["ts_init"][rows]
         self._changed[instrument] = True
 
     def take_changed(self) -> list[tuple[int, float, float, int]]:
-        """Index, bid, ask and time of the instruments that were quoted since the last call."""
+        """Index, bid, ask and time of the instruments that were priced since the last call."""
         rows = np.flatnonzero(self._changed)
         self._changed[rows] = False
         columns = (rows, self.bid[rows], self.ask[rows], self.ts_init[rows])
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
     def mid(self, index: int) -> Decimal | None:
-        """The middle of the last good quote, exact; None before the first."""
+        """The middle of bid and ask, exact; None before the first price."""
         if index >= len(self.bid) or not self.bid[index] > 0:
             return None
         return (to_decimal(self.bid[index]) + to_decimal(self.ask[index])) / 2
@@ -282,13 +297,7 @@ class EngineSender:
     async def _put(self, ring: MarketRing, piece: dict[str, Column], count: int) -> None:
         # Wall clock and perf_counter are read together: durations count from t0 by the clock that never steps.
         t0 = time.perf_counter_ns() - (self._now_ns() - piece["ts_event" if self._t0_is_ts_event else "ts_init"])
-        if ring is self._market:
-            good = (piece["kind"] == QUOTE) & (piece["flags"] == 0)
-            quotes = [piece[name][good] for name in ("instrument", "bid", "ask", "ts_init")]
-        else:
-            good = piece["flags"] == 0
-            quotes = [piece[name][good] for name in ("instrument", "close", "close", "ts_init")]
-        self._board.show(*quotes)
+        self._board.show(piece)
         t1 = await ring.put(piece, count, t0, self._sequence.take)
         self.rows_sent += count
         self._ingestion.record_many(t1 - t0)

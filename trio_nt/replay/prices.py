@@ -1,23 +1,12 @@
-"""What risk and the report take as an instrument's price while rows pass. Pure.
-
-The price is the last good quote's; where an instrument has shown no quote yet the last trade stands in for both sides,
-and where it has shown no trade either the last bar's close: the same sources, in the same order, as the venue matches
-against.
-"""
+"""What risk and the report take as an instrument's price while rows pass: see ``model/prices.py``. Pure."""
 
 from bisect import bisect_left
 from decimal import Decimal
 from typing import Protocol
 
-import numpy as np
-
-from trio_nt.model.market import BAR, QUOTE, TRADE, Columns
 from trio_nt.model.money import EXACT, to_decimal
+from trio_nt.model.prices import PRICE_FIELDS, PricingRows
 from trio_nt.replay.rows import BlockRows
-
-_RANK = np.zeros(4, np.int8)
-_RANK[[BAR, TRADE, QUOTE]] = 1, 2, 3
-_FIELDS = {BAR: ("close", "close"), TRADE: ("price", "price"), QUOTE: ("bid", "ask")}
 
 
 class PriceListener(Protocol):
@@ -35,7 +24,7 @@ class ReferencePrices:
     def __init__(self, instruments: int, listener: PriceListener) -> None:
         self.last: dict[int, tuple[float, float]] = {}
         self._listener = listener
-        self._rank = np.zeros(instruments, np.int8)  # of the best source that each instrument has shown
+        self._pricing = PricingRows(instruments)
         self._rows: BlockRows | None = None
         self._priced: list[int] = []  # rows of the block that price their instrument
         self._shown = 0
@@ -44,7 +33,7 @@ class ReferencePrices:
         """Show what is left of the block before, and go on to the next."""
         self.show_rest()
         self._rows, self._shown = rows, 0
-        self._priced = self._find(rows.block.columns)
+        self._priced = self._pricing.find(rows.block.columns).tolist()
 
     def show_rest(self) -> None:
         """Show the block to its end."""
@@ -59,21 +48,8 @@ class ReferencePrices:
         rows, columns = self._rows, self._rows.block.columns
         latest = {rows.instrument[row]: row for row in self._priced[self._shown : end]}
         for index, row in latest.items():
-            low, high = _FIELDS[int(columns["kind"][row])]
+            low, high = PRICE_FIELDS[int(columns["kind"][row])]
             bid, ask = float(columns[low][row]), float(columns[high][row])
             self._listener(index, bid, ask, rows.times[row])
             self.last[index] = (bid, ask)
         self._shown = end
-
-    def _find(self, columns: Columns) -> list[int]:
-        good = np.flatnonzero(columns["flags"] == 0)
-        index, rank = columns["instrument"][good], _RANK[columns["kind"][good]]
-        known = self._rank[index]
-        if (known >= rank).all():  # as a rule: every instrument has shown its quotes before this block
-            return good[rank == known].tolist()  # type: ignore[no-any-return]
-        priced = []
-        for row, instrument, of_row in zip(good.tolist(), index.tolist(), rank.tolist(), strict=True):
-            if of_row >= self._rank[instrument]:
-                self._rank[instrument] = of_row
-                priced.append(row)
-        return priced
