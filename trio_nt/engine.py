@@ -5,13 +5,15 @@
                                                └────────────── news of own orders ◄───────┘
 
 Closing runs down the same way: feeds end, the ring is drained, strategies stop, working orders are handled as
-configured, risk and execution empty their mailboxes, the journal is flushed.
+configured, risk and execution empty their mailboxes, the journal is flushed. One task of the engine's own does it, once
+every feed has ended or somebody asked for the end; whoever waits for it may go away.
 """
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import attrs
@@ -21,6 +23,7 @@ from scheduler import (
     Scheduler,
     SchedulerStatistics,
     TaskCancelled,
+    TaskHandle,
     TaskPriority,
     open_mailbox,
     open_scheduler,
@@ -56,6 +59,7 @@ from trio_nt.strategies.runner import StrategyRunner
 from trio_nt.strategies.supervisor import RUNNING, STOPPED, SupervisedStrategy
 
 HISTORY_EVERY_S = 0.005
+LATE = "it did not end in time"
 CRITICAL, HIGH = TaskPriority.CRITICAL, TaskPriority.HIGH
 
 
@@ -74,7 +78,8 @@ class EngineConfig:
             and to execution, and of each listener on the event bus.
         step_budget_s: the longest step a strategy may take, whatever its backlog.
         on_exit: what closing does with working orders: ``cancel`` or ``keep`` them.
-        exit_timeout_s: how long closing waits for working orders to end.
+        exit_timeout_s: how long each step of closing waits: for feeds, for strategies that are in the middle of
+            something, for working orders to end.
         on_progress: told in a few words what the start is doing (compiling features takes seconds the first time).
     """
 
@@ -152,8 +157,8 @@ class Engine:
         self._sources = tuple(map(self._source, (self.market, self.bars)))
         self._risk: RiskStage
         self._feed_scopes: list[trio.CancelScope] = []
-        self._feeds_running = 0
-        self._tasks = 0
+        self._feeds_running = self._feeds_left = 0
+        self._tasks = self._withdrawing = 0
         self._state = "new"
         self._stopping = trio.Event()
         self._changed = trio.Event()
@@ -173,25 +178,27 @@ class Engine:
             trio.ClosedResourceError: the engine is closing.
         """
         by_id({strategy_id: strategy})
-        if self._state not in ("new", "running"):
+        if self._state not in ("new", "starting", "running"):
             raise trio.ClosedResourceError("the engine is closing: no strategy can join it")
         if strategy_id in self._pending or strategy_id in self.supervised:
             raise ValueError(f"a strategy with the id {strategy_id!r} is there already")
-        if self._state == "new":
+        if self._state != "running":
             self._pending[strategy_id] = strategy
         else:
             self._add(strategy_id, strategy)
 
     async def start(self) -> None:
-        """Connect the broker, start strategies, then feeds; returns when all feeds are connected.
+        """Connect the broker, start strategies, then feeds.
+
+        Returns when all feeds are connected, or when the end was asked for meanwhile.
 
         Raises:
-            RuntimeError: it was started before.
+            RuntimeError: it was started before, or a feed has ended without saying that it was connected.
             FeedError, ExecutionError: a feed or the broker could not be reached.
         """
         if self._state != "new":
             raise RuntimeError("an engine is started once")
-        self._state = "running"
+        self._state = "starting"
         self.started_ns = self._now_ns()
         bind = getattr(self.broker, "bind", None)
         if bind is not None:
@@ -229,11 +236,17 @@ class Engine:
         if observe is not None:
             for ring in (self.market, self.bars):
                 self._spawn(CRITICAL, _show_market, ring.subscribe("simulated venue"), observe, name="simulated venue")
-        for strategy_id, strategy in self._pending.items():
-            self._add(strategy_id, strategy)
+        self._state = "running"
+        while self._pending:
+            strategy_id = next(iter(self._pending))
+            self._add(strategy_id, self._pending.pop(strategy_id))
+        self._feeds_left = len(self.feeds)
+        self._nursery.start_soon(self._close_when_stopping)
         if self._pipeline.plan.requested:
             await self._scheduler.run_blocking(self._pipeline.prepare, self.config.on_progress)
         for feed in self.feeds:
+            if self._stopping.is_set():
+                break
             self._feeds_running += 1
             await self._start(CRITICAL, self._run_feed, feed, name=f"feed {feed!r}")
 
@@ -241,10 +254,12 @@ class Engine:
         runner = StrategyRunner(strategy_id, strategy, self.instruments, self.desk, sleep=self._sleep_until)
         for _, features, _ in self._sources:
             features.require(runner.feature_specs.values())
-        news_sender, news = open_mailbox[OrderEvent](4 * (self.config.limits.max_open_orders or 1_000))
+        # Risk may answer a mailbox full of proposals in one step, and every order speaks a few times.
+        burst = max(self.config.limits.max_open_orders or 1_000, self.config.signal_capacity)
+        news_sender, news = open_mailbox[OrderEvent](4 * burst)
         proposals: Any = self._proposals.clone()
         market, bars = (
-            Source(ring.subscribe(strategy_id), features, blocks, ring.t0, ring.t2)
+            Source(ring.subscribe(strategy_id), features, blocks, ring.t0, ring.t2, partial(getattr, ring, "rows_sent"))
             for ring, features, blocks in self._sources
         )
         actor = StrategyActor(
@@ -308,7 +323,8 @@ class Engine:
         return self._bus.subscribe()
 
     def statistics(self) -> EngineStatistics:
-        """Counters, frozen. The engine must have been started."""
+        """Counters, frozen. Raises RuntimeError where the engine was not started."""
+        self._check_started()
         return EngineStatistics(
             rows=self.market.rows_sent,
             flagged=self.market.flagged + self.bars.flagged,
@@ -323,17 +339,21 @@ class Engine:
         )
 
     def stop(self) -> None:
-        """Ask for the end: ``wait`` closes the engine in order and returns. Not a checkpoint."""
+        """Ask for the end: the engine closes in order, in the background. Not a checkpoint."""
         self._stopping.set()
 
     async def wait(self) -> Report:
-        """Wait until every feed has ended or ``stop`` was called, close in order, and report. A checkpoint."""
-        await self._stopping.wait()
-        await self.close()
+        """Wait until every feed has ended or ``stop`` was called and the engine has closed; report. A checkpoint.
+
+        Raises:
+            RuntimeError: the engine was closed without having been started.
+        """
+        await self._closed.wait()
         return self.report()
 
     def report(self) -> Report:
-        """What happened up to now."""
+        """What happened up to now. Raises RuntimeError where the engine was not started."""
+        self._check_started()
         from trio_nt.engine_report import report_of
 
         return report_of(self)
@@ -341,8 +361,12 @@ class Engine:
     async def stop_strategy(self, strategy_id: str) -> None:
         """Stop one strategy after its current step; its ``on_stop`` is called. Returns when it has stopped.
 
+        An ``async`` handler that waits is cancelled there. What the strategy did before reaches risk.
+
         Its working orders stay as they are. Raises KeyError for an unknown id.
         """
+        if self._pending.pop(strategy_id, None) is not None:
+            return
         entry = self.supervised[strategy_id]
         entry.market.cancel()
         await entry.market_ended.wait()
@@ -351,13 +375,21 @@ class Engine:
 
     async def halt(self) -> None:
         """Block new orders and cancel the working ones. Returns when the cancels are on their way. A checkpoint."""
+        self._check_started()
         self._on_halt("halted by the host")
         await self._cancel_working()
 
     async def flatten(self) -> None:
-        """Cancel working orders and close every position at the market. A checkpoint."""
+        """Cancel working orders and close every position at the market; from then on only reduce. A checkpoint.
+
+        Returns when the closing orders are on their way. They are made when the working orders have ended, or after
+        ``exit_timeout_s``: what may still fill counts as filled.
+        """
+        self._check_started()
         self.desk.risk.state = TradingState.REDUCING
         await self._cancel_working()
+        with trio.move_on_after(self.config.exit_timeout_s):
+            await self._until(lambda: not any(self.desk.orders.working()))
         self._refresh_prices()
         now_ns = self._now_ns()
         for strategy_id, ledger in list(self.desk.books.strategies.items()):
@@ -430,11 +462,14 @@ class Engine:
         self._bus.publish(FeedState(repr(feed), "connecting", self._now_ns()))
         try:
             with scope:
+                if self._stopping.is_set():
+                    return
                 await feed.run(sender, task_status=_Connected(self, repr(feed), task_status))
         finally:
             self._feeds_running -= 1
             self._bus.publish(FeedState(repr(feed), "ended", self._now_ns()))
-            if not self._feeds_running:
+            self._feeds_left -= 1
+            if not self._feeds_left:
                 self._stopping.set()
             self._notify()
 
@@ -448,8 +483,18 @@ class Engine:
 
     def _on_strategy_state(self, entry: SupervisedStrategy) -> None:
         self._bus.publish(StrategyState(entry.strategy_id, entry.state, self._now_ns(), entry.failure))
-        if entry.state != STOPPED and self._state == "running":
-            self._spawn(CRITICAL, self._cancel_working, entry.strategy_id, name=f"cancel orders of {entry.strategy_id}")
+        if entry.state != STOPPED:
+            self._withdrawing += 1
+            self._spawn(CRITICAL, self._withdraw, entry, name=f"withdraw orders of {entry.strategy_id}")
+        self._notify()
+
+    async def _withdraw(self, entry: SupervisedStrategy) -> None:
+        """Cancel what a strategy that failed has working, after all that it did was decided on."""
+        await entry.ended.wait()
+        proposed = self._proposed()
+        await self._until(lambda: self._risk.decided >= proposed)
+        await self._cancel_working(entry.strategy_id)
+        self._withdrawing -= 1
         self._notify()
 
     def _on_halt(self, reason: str) -> None:
@@ -465,28 +510,33 @@ class Engine:
     # -- closing --
 
     async def close(self) -> None:
-        """Close in order; closing twice waits for the first. A checkpoint; cancelled, everything is cancelled."""
-        if self._state == "new":
+        """Close in order, and wait for it; closing twice does nothing more. A checkpoint.
+
+        Cancelled, only the wait ends.
+        """
+        if self._state in ("new", "starting"):
             self._state = "closed"
             self._closed.set()
-        if self._state != "running":
-            await self._closed.wait()
-            return
+        self._stopping.set()
+        await self._closed.wait()
+
+    async def _close_when_stopping(self) -> None:
+        await self._stopping.wait()
         self._state = "closing"
         self._ended_ns = self._now_ns()
         await self._end_feeds()
         self.market.sender.close()
         self.bars.sender.close()
-        for entry in self.supervised.values():
-            await entry.market_ended.wait()
+        await self._end_each("market_ended", lambda entry: entry.market.cancel())
         await self._until(lambda: self._proposed() == self._risk.decided)
         if self.config.on_exit == "cancel":
             await self._cancel_working()
-        with trio.move_on_after(self.config.exit_timeout_s):
-            await self._until(lambda: self.config.on_exit == "keep" or not any(self.desk.orders.working()))
+            with trio.move_on_after(self.config.exit_timeout_s):
+                await self._until(lambda: not any(self.desk.orders.working()))
         for entry in self.supervised.values():
             entry.news.close()
-            await entry.ended.wait()
+        await self._end_each("ended", lambda entry: entry.quarantine(LATE))
+        await self._until(lambda: not self._withdrawing)
         self._proposals.close()
         await self._until(lambda: self._tasks == 1)  # the update stream alone goes on by itself
         await self.journal.flush()
@@ -495,6 +545,26 @@ class Engine:
         self._bus.end()
         self._state = "closed"
         self._closed.set()
+
+    async def _end_each(self, event: str, insist: Callable[[SupervisedStrategy], None]) -> None:
+        """Wait for every strategy. Insist where one is in the middle of something for too long, then end it."""
+        entries = list(self.supervised.values())
+
+        async def wait() -> None:
+            for entry in entries:
+                await getattr(entry, event).wait()
+
+        for then in (insist, lambda entry: entry.quarantine(LATE)):
+            with trio.move_on_after(self.config.exit_timeout_s):
+                await wait()
+            for entry in entries:
+                if not getattr(entry, event).is_set():
+                    then(entry)
+        await wait()
+
+    def _check_started(self) -> None:
+        if not hasattr(self, "desk"):
+            raise RuntimeError("the engine was not started: await engine.start() first")
 
     async def _end_feeds(self) -> None:
         """Let feeds finish what they were sent, where they know how to; cancel the others."""
@@ -524,27 +594,39 @@ class Engine:
 
     def _spawn(self, lane: TaskPriority, async_fn: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
         """Start a task in a lane that ends with this engine, and whose error is the engine's."""
-        self._tasks += 1
-        handle = self._scheduler.spawn(lane, self._owned, async_fn, args, name=name)
-        self._nursery.start_soon(_raise_error, handle.result)
+        self._nursery.start_soon(_raise_error, self._begin(lane, async_fn, args, name).result)
 
     async def _start(self, lane: TaskPriority, async_fn: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
-        """The same for a task that says when it has started."""
-        started = trio.Event()
-
-        class Status:
-            def started(self, value: object = None) -> None:
-                started.set()
+        """The same for a task that says when it has started; its error before that is raised here."""
+        status = _Status()
 
         async def run() -> None:
-            await async_fn(*args, task_status=Status())
+            try:
+                await async_fn(*args, task_status=status)
+            finally:
+                status.decided.set()
 
-        self._spawn(lane, run, name=name)
-        await started.wait()
+        handle = self._begin(lane, run, (), name)
+        await status.decided.wait()
+        if status.is_started:
+            self._nursery.start_soon(_raise_error, handle.result)
+            return
+        await _raise_error(handle.result)
+        if not self._stopping.is_set() or not self._feeds_left:
+            raise RuntimeError(f"{name} has ended without calling task_status.started()")
 
-    async def _owned(self, async_fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
-        scope = trio.CancelScope()
+    def _begin(
+        self, lane: TaskPriority, async_fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], name: str
+    ) -> TaskHandle[None]:
+        scope = trio.CancelScope()  # made here: a task that is cancelled before its first step never gets to it
+        handle = self._scheduler.spawn(lane, self._owned, scope, async_fn, args, name=name)
+        self._tasks += 1
         self._scopes.add(scope)
+        return handle
+
+    async def _owned(
+        self, scope: trio.CancelScope, async_fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]
+    ) -> None:
         try:
             with scope:
                 await async_fn(*args)
@@ -561,8 +643,20 @@ class Engine:
             await self._until(lambda: not self._tasks)
 
     def _cancel_all(self) -> None:
-        for scope in self._scopes:
+        for scope in list(self._scopes):
             scope.cancel()
+
+
+class _Status:
+    """What a task is given to say that it has started; ``decided`` when it has, or never will."""
+
+    def __init__(self) -> None:
+        self.decided = trio.Event()
+        self.is_started = False
+
+    def started(self, value: object = None) -> None:
+        self.is_started = True
+        self.decided.set()
 
 
 class _Connected:
@@ -617,7 +711,8 @@ async def open_engine(
         now_ns: the engine's clock, UNIX ns.
 
     Leaving the block closes the engine in order (see ``close``). Cancelling it, or an error in it, cancels everything
-    at once; orders that work at the venue are then left as they are.
+    at once; orders that work at the venue are then left as they are. Errors come out in an ExceptionGroup, as Trio's
+    nurseries raise them.
     """
     if broker is None:
         from trio_nt.exchange.simulated import SimulatedBroker

@@ -3,14 +3,18 @@
 Rules
 - A turn is one synchronous step. It is given at most as many rows as fit the step budget, from the measured cost of
   a row, so that no backlog makes a step longer than the budget.
-- What the turn caused leaves for risk when the turn ends. Nobody waits for a strategy: news of its orders that it does
-  not take fails it.
-- Handlers of one strategy never overlap: an ``async`` handler holds the turn until it returns.
+- What the turn caused leaves for risk when the turn ends, also where it ended with an error or was cut short. Nobody
+  waits for a strategy: news of its orders that it does not take fails it.
+- Handlers of one strategy never overlap: an ``async`` handler holds the turn until it returns. It may wait on any row,
+  so its turns are of one row, as in a replay.
+- Rows come in the order of their sequence. Quotes and trades are taken by one task; bars are copied and wait until
+  every row before them was shown.
 """
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -62,13 +66,25 @@ class StepBudget:
 
 
 class Source(NamedTuple):
-    """One ring as a strategy reads it: its reader, the features of its rows, their stamps, their shared blocks."""
+    """One ring as a strategy reads it: its reader, the features of its rows, their stamps, their shared blocks.
+
+    ``sent`` is how many rows its ring has had so far.
+    """
 
     receiver: BroadcastReceiver
     features: FeatureSource
     blocks: "BlockCache"
     t0: Column
     t2: Column
+    sent: Callable[[], int]
+
+
+class _WaitingBars(NamedTuple):
+    """Bars that wait for the rows before them, in memory of their own; ``first`` is the first row not shown yet."""
+
+    batch: Batch
+    features: Mapping[str, Column]
+    first: int
 
 
 class StrategyActor:
@@ -88,8 +104,12 @@ class StrategyActor:
     ) -> None:
         self.runner = runner
         self.budget = StepBudget(budget_s)
-        self.proposed = 0
+        self.proposed = 0  # all of it reaches risk, or is counted by nobody: the engine is cancelled
+        self.market_end, self.bars_end = market.sent(), bars.sent()
         self._market, self._bars = market, bars
+        self._bars_waiting: deque[_WaitingBars] = deque()
+        self._market_turn = trio.Event()
+        self._unsent: deque[Proposal] = deque()
         self._news = news
         self._proposals = proposals
         self._signal = signal
@@ -113,56 +133,102 @@ class StrategyActor:
         """Take quotes and trades until their ring ends, and the bars that came between them."""
         while True:
             try:
-                batch = await self._market.receiver.receive(self.budget.rows)
+                batch = await self._market.receiver.receive(1 if self.runner.is_async else self.budget.rows)
             except trio.EndOfChannel:
                 return
             async with self._turn:
-                proposals = await self._show(batch, _take_nowait(self._bars.receiver, None))
-            await self._propose(proposals)
+                await self._show_market(batch)
+            await self.flush()
 
     async def run_bars(self) -> None:
-        """Take bars until their ring ends, and the quotes and trades that came before them."""
+        """Take bars until their ring ends; show those that no quote or trade is before."""
         while True:
             try:
-                bars = await self._bars.receiver.receive()
+                bars = await self._bars.receiver.receive(self.budget.rows)
             except trio.EndOfChannel:
                 return
+            self._keep_bars(bars)
             async with self._turn:
-                first = bars["sequence"][0]
-                proposals: list[Proposal] = []
-                batch = _take_nowait(self._market.receiver, self.budget.rows)
-                while batch is not None and batch["sequence"][-1] < first:
-                    proposals += await self._show(batch, None)
-                    batch = _take_nowait(self._market.receiver, self.budget.rows)
-                proposals += await self._show(batch, bars)
-            await self._propose(proposals)
+                await self._show_last_bars()
+            await self.flush()
+            while self._bars_waiting:
+                self._market_turn = trio.Event()
+                await self._market_turn.wait()
 
-    async def _show(self, market: Batch | None, bars: Batch | None) -> list[Proposal]:
-        """One turn: rows of both rings in the order of their sequence."""
-        if self.runner.is_async:  # a handler that waits must not hold the senders back
-            market, bars = market and market.copy(), bars and bars.copy()
-        proposals: list[Proposal] = []
-        for is_bars, start, stop in _in_order(market, bars):
-            batch = bars if is_bars else market
-            assert batch is not None
-            await self._show_rows(self._bars if is_bars else self._market, batch, start, stop, proposals)
-        return proposals
+    async def _show_market(self, batch: Batch) -> None:
+        """One turn: rows of a batch, with the bars between them."""
+        sequence, start = batch["sequence"], 0
+        self._take_bars(int(sequence[-1]))
+        while self._bars_waiting and start < len(batch):
+            bars = self._bars_waiting[0]
+            stop = int(np.searchsorted(sequence, bars.batch["sequence"][bars.first]))
+            if stop > start:
+                await self._show_rows(self._market, batch, start, stop, self._features(self._market, batch))
+                start = stop
+            if start < len(batch):
+                await self._show_bars_before(int(sequence[start]))
+        if start < len(batch):
+            await self._show_rows(self._market, batch, start, len(batch), self._features(self._market, batch))
+        self.market_end = batch.sequence + len(batch)
+        await self._show_last_bars()
+        self._market_turn.set()
 
-    async def _show_rows(self, source: Source, batch: Batch, start: int, stop: int, proposals: list[Proposal]) -> None:
+    async def _show_last_bars(self) -> None:
+        """Bars that wait for no row: later ones are in the hands of ``run_market``, which has rows to take."""
+        while self._bars_waiting and self.market_end == self._market.sent():
+            await self._show_bars_before(math.inf)
+
+    async def _show_bars_before(self, sequence: float) -> None:
+        """Show the first bars that wait, as far as they come before a sequence number."""
+        bars = self._bars_waiting.popleft()
+        batch, first, stop = bars.batch, bars.first, len(bars.batch)
+        if sequence != math.inf:
+            stop = int(np.searchsorted(batch["sequence"], sequence))
+        if self.runner.is_async:
+            stop = min(stop, first + 1)
+        if stop < len(batch):
+            self._bars_waiting.appendleft(bars._replace(first=stop))
+        if stop > first:
+            await self._show_rows(self._bars, batch, first, stop, bars.features)
+        self.bars_end = batch.sequence + stop
+        if self.runner.is_async:
+            await self.flush()
+
+    def _keep_bars(self, batch: Batch) -> None:
+        features = {name: column.copy() for name, column in self._features(self._bars, batch).items()}
+        self._bars_waiting.append(_WaitingBars(batch.copy(), features, 0))
+
+    def _features(self, source: Source, batch: Batch) -> Mapping[str, Column]:
+        return source.features.of(self.runner.feature_specs, batch)
+
+    def _take_bars(self, until: int) -> None:
+        """Take the bars that came before a sequence number, and at most a step's more."""
+        while not self._bars_waiting or self._bars_waiting[-1].batch["sequence"][-1] < until:
+            try:
+                bars = self._bars.receiver.receive_nowait(self.budget.rows)
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return
+            self._keep_bars(bars)
+
+    async def _show_rows(
+        self, source: Source, batch: Batch, start: int, stop: int, features: Mapping[str, Column]
+    ) -> None:
         runner, count = self.runner, len(batch)
         started = time.perf_counter_ns()
         block = source.blocks.of(batch)
-        features = source.features.of(runner.feature_specs, batch)
+        ready = int(source.t2[batch.slot + stop - 1])
         out: list[Caused] = []
-        await self._drive(runner.window(block, start, stop, features, runner.feature_rows(features, count), out))
-        ended = time.perf_counter_ns()
+        try:
+            await self._drive(runner.window(block, start, stop, features, runner.feature_rows(features, count), out))
+        finally:
+            ended = time.perf_counter_ns()
+            for caused in out:
+                # A timer's action has no row that caused it, and so no t0.
+                t0 = int(source.t0[batch.slot + caused.row]) if caused.row >= 0 else 0
+                self._put(Proposal(caused.action, caused.at_ns, t0, ended))
         self._last_row = stop - 1
-        self._signal.record(ended - int(source.t2[batch.slot + stop - 1]), stop - start)
+        self._signal.record(ended - ready, stop - start)
         self.budget.measured(stop - start, ended - started)
-        for caused in out:
-            # A timer's action has no row that caused it, and so no t0.
-            t0 = int(source.t0[batch.slot + caused.row]) if caused.row >= 0 else 0
-            proposals.append(Proposal(caused.action, caused.at_ns, t0, ended))
 
     async def run_news(self) -> None:
         """Tell the strategy what happens to its orders until nobody can send any more."""
@@ -191,9 +257,13 @@ class StrategyActor:
     async def _call(self, call: Callable[[list[Caused]], Steps]) -> None:
         out: list[Caused] = []
         async with self._turn:
-            await self._drive(call(out))
-        ended = time.perf_counter_ns()
-        await self._propose([Proposal(one.action, one.at_ns, 0, ended) for one in out])
+            try:
+                await self._drive(call(out))
+            finally:
+                ended = time.perf_counter_ns()
+                for caused in out:
+                    self._put(Proposal(caused.action, caused.at_ns, 0, ended))
+        await self.flush()
 
     async def _drive(self, steps: Steps) -> None:
         timer = self.runner.next_timer_ns
@@ -205,50 +275,33 @@ class StrategyActor:
             self._timers_changed.set()
             self._timers_changed = trio.Event()
 
-    async def _propose(self, proposals: Sequence[Proposal]) -> None:
-        if proposals:
-            self.proposed += len(proposals)
-            await self._proposals.send_batch(proposals)
+    def _put(self, proposal: Proposal) -> None:
+        self.proposed += 1
+        self._unsent.append(proposal)
 
-
-def _take_nowait(receiver: BroadcastReceiver, max_items: int | None) -> Batch | None:
-    try:
-        return receiver.receive_nowait(max_items)
-    except (trio.WouldBlock, trio.EndOfChannel):
-        return None
-
-
-def _in_order(market: Batch | None, bars: Batch | None) -> Iterator[tuple[bool, int, int]]:
-    """Runs of rows of two rings in the order of their sequence: (is it bars, start, stop)."""
-    if bars is None or market is None:
-        batch = bars if market is None else market
-        if batch is not None:
-            yield market is None, 0, len(batch)
-        return
-    sequences = market["sequence"], bars["sequence"]
-    at = [0, 0]
-    while at[0] < len(market) or at[1] < len(bars):
-        turn = at[1] < len(bars) and (at[0] == len(market) or sequences[1][at[1]] < sequences[0][at[0]])
-        mine, other = int(turn), 1 - int(turn)
-        stop = len(sequences[mine])
-        if at[other] < len(sequences[other]):
-            stop = int(np.searchsorted(sequences[mine], sequences[other][at[other]]))
-        yield turn, at[mine], stop
-        at[mine] = stop
+    async def flush(self) -> None:
+        """Send what was caused to risk; a checkpoint where it waits. Cancelled, the rest is kept for the next call."""
+        while self._unsent:
+            proposal = self._unsent.popleft()
+            try:
+                try:
+                    self._proposals.send_nowait(proposal)
+                except trio.WouldBlock:
+                    await self._proposals.send(proposal)
+            except trio.Cancelled:
+                self._unsent.appendleft(proposal)
+                raise
 
 
 async def _drive_async(steps: Steps) -> None:
+    answer: Any = None
     try:
-        awaitable: Awaitable[Any] = next(steps)
         while True:
-            try:
-                answer = await awaitable
-            except Exception as error:  # noqa: BLE001 - handed back to where it was awaited
-                awaitable = steps.throw(error)
-            else:
-                awaitable = steps.send(answer)
+            answer = await steps.send(answer)
     except StopIteration:
         return
+    finally:
+        steps.close()
 
 
 class BlockCache:

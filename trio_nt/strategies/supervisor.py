@@ -33,37 +33,35 @@ class SupervisedStrategy:
     def strategy_id(self) -> str:
         return self.actor.runner.strategy_id
 
+    @property
+    def was_stopped(self) -> bool:
+        """Whether it was asked to leave the rings before they ended."""
+        return self.market.cancel_called
+
     def tell(self, event: OrderEvent) -> None:
         """Pass on news of its orders. Nobody waits: a strategy that does not take its news is quarantined."""
-        if self.state != RUNNING and self.market_ended.is_set() and self.failure:
+        if self.state != RUNNING:
             return
         try:
             self.news.send_nowait(event)
         except trio.WouldBlock:
-            self._end(QUARANTINED, "it did not take the news of its orders")
-            self.whole.cancel()
+            self.quarantine("it did not take the news of its orders")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
 
     async def run(self) -> None:
-        """Run until the ring has ended or ``market`` is cancelled, and the news has ended after that."""
+        """Run until the ring has ended or ``market`` is cancelled, and the news has ended after that.
+
+        What it did before it ended, also by an error, reaches risk.
+        """
         try:
             with self.whole:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self.actor.run_news)
-                    async with trio.open_nursery() as inner:
-                        await self.actor.start()
-                        inner.start_soon(self.actor.run_timers)
-                        with self.market:
-                            async with trio.open_nursery() as rings:
-                                rings.start_soon(self.actor.run_bars)
-                                await self.actor.run_market()
-                        self.actor.close()
-                        await self.actor.stop()
-                        inner.cancel_scope.cancel()
-                    self.market_ended.set()
+                await self._run_actor()
+            await self.actor.flush()
         except Exception as error:  # noqa: BLE001 - the supervisor: what a strategy raises ends that strategy alone
-            self._end(FAILED, "".join(traceback.format_exception(_only(error))))
+            if self.state == RUNNING:
+                self._end(FAILED, "".join(traceback.format_exception(_only(error))))
+            await self.actor.flush()
         finally:
             self.actor.close()
             self.proposals.close()
@@ -71,6 +69,28 @@ class SupervisedStrategy:
             self.ended.set()
         if self.state == RUNNING:
             self._end(STOPPED, "")
+
+    async def _run_actor(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.actor.run_news)
+            async with trio.open_nursery() as inner:
+                await self.actor.start()
+                inner.start_soon(self.actor.run_timers)
+                with self.market:
+                    async with trio.open_nursery() as rings:
+                        rings.start_soon(self.actor.run_bars)
+                        await self.actor.run_market()
+                self.actor.close()
+                await self.actor.flush()
+                await self.actor.stop()
+                inner.cancel_scope.cancel()
+            self.market_ended.set()
+
+    def quarantine(self, why: str) -> None:
+        """End it at once: it does not keep up with what it was told."""
+        if self.state == RUNNING:
+            self._end(QUARANTINED, why)
+            self.whole.cancel()
 
     def _end(self, state: str, failure: str) -> None:
         self.state, self.failure = state, failure
