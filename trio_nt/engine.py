@@ -457,14 +457,16 @@ class Engine:
             on_unknown=self._on_unknown,
             t0_is_ts_event=bool(getattr(feed, "ts_event_is_scheduled_send", False)),
         )
-        scope = trio.CancelScope()
+        scope, connected = trio.CancelScope(), _Connected(self, repr(feed), task_status)
         self._feed_scopes.append(scope)
         self._bus.publish(FeedState(repr(feed), "connecting", self._now_ns()))
         try:
             with scope:
                 if self._stopping.is_set():
                     return
-                await feed.run(sender, task_status=_Connected(self, repr(feed), task_status))
+                await feed.run(sender, task_status=connected)
+            if not connected.is_connected and not scope.cancel_called:
+                raise RuntimeError(f"feed {feed!r} has ended without calling task_status.started()")
         finally:
             self._feeds_running -= 1
             self._bus.publish(FeedState(repr(feed), "ended", self._now_ns()))
@@ -612,8 +614,6 @@ class Engine:
             self._nursery.start_soon(_raise_error, handle.result)
             return
         await _raise_error(handle.result)
-        if not self._stopping.is_set() or not self._feeds_left:
-            raise RuntimeError(f"{name} has ended without calling task_status.started()")
 
     def _begin(
         self, lane: TaskPriority, async_fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], name: str
@@ -664,8 +664,10 @@ class _Connected:
 
     def __init__(self, engine: Engine, feed: str, task_status: trio.TaskStatus[None]) -> None:
         self._engine, self._feed, self._task_status = engine, feed, task_status
+        self.is_connected = False
 
     def started(self, value: None = None) -> None:
+        self.is_connected = True
         self._engine._bus.publish(FeedState(self._feed, "connected", self._engine._now_ns()))
         self._task_status.started()
 

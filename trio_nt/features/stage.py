@@ -68,9 +68,18 @@ class FeatureStage:
         return {name: read_only(self._columns[spec][start:stop]) for name, spec in specs.items()}
 
     def advance(self, end: int) -> None:
-        """Compute up to the row with this sequence number in the ring."""
-        while self.done < end:
-            self._compute(self._receiver.receive_nowait())
+        """Compute up to the row with this sequence number in the ring, and what came after it.
+
+        It takes until nothing is there: only that gives back the rows taken last. ``run`` may be waiting for the next
+        ones, and the feed for the room that these hold.
+        """
+        while True:
+            try:
+                batch = self._receiver.receive_nowait()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                break
+            self._compute(batch)
+        assert self.done >= end, "the stage's reader has lost rows"
 
     async def run(self) -> None:
         """Compute what arrives until the ring ends."""

@@ -202,10 +202,10 @@ class StrategyActor:
         return source.features.of(self.runner.feature_specs, batch)
 
     def _take_bars(self, until: int) -> None:
-        """Take the bars that came before a sequence number, and at most a step's more."""
+        """Take the bars that came before a sequence number, and at most one more."""
         while not self._bars_waiting or self._bars_waiting[-1].batch["sequence"][-1] < until:
             try:
-                bars = self._bars.receiver.receive_nowait(self.budget.rows)
+                bars = self._bars.receiver.receive_nowait(1)  # the last one is held until the next
             except (trio.WouldBlock, trio.EndOfChannel):
                 return
             self._keep_bars(bars)
