@@ -251,7 +251,11 @@ class Engine:
             await self._start(CRITICAL, self._run_feed, feed, name=f"feed {feed!r}")
 
     def _add(self, strategy_id: str, strategy: Strategy) -> None:
-        runner = StrategyRunner(strategy_id, strategy, self.instruments, self.desk, sleep=self._sleep_until)
+        async def sleep(at_ns: int) -> None:
+            await trio.sleep(max(0, at_ns - self._now_ns()) / 1e9)
+            runner.context.now_ns = max(at_ns, runner.context.now_ns)
+
+        runner = StrategyRunner(strategy_id, strategy, self.instruments, self.desk, sleep=sleep)
         for _, features, _ in self._sources:
             features.require(runner.feature_specs.values())
         # Risk may answer a mailbox full of proposals in one step, and every order speaks a few times.
@@ -288,9 +292,6 @@ class Engine:
             recorder=self.stamps.stage(FEATURES),
         )
         return ring, stage, BlockCache(self.instruments)
-
-    async def _sleep_until(self, at_ns: int) -> None:
-        await trio.sleep(max(0, at_ns - self._now_ns()) / 1e9)
 
     # -- what hosts read and say --
 

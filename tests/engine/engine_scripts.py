@@ -1,4 +1,4 @@
-"""Feeds and strategies for tests of the engine: scripted, under a clock that jumps."""
+"""Feeds and strategies for tests of the engine: scripted."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any

@@ -28,8 +28,6 @@ from trio_nt.feeds.market_ring import QuoteBoard
 from trio_nt.model.events import Accepted, FeedState, Filled, Halted, StrategyState
 from trio_nt.model.market import Bar, Quote
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
-
 
 @attrs.define
 class Crossover(Strategy):
@@ -201,7 +199,7 @@ async def test_leaving_without_starting_is_quiet_and_says_so_when_asked() -> Non
 @pytest.mark.parametrize("moment", ["before", "started", "running"])
 async def test_an_error_in_the_block_ends_everything(moment: str) -> None:
     async with open_scheduler() as scheduler:
-        with pytest.raises(ExceptionGroup) as caught:
+        with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012
             async with open_engine(**arguments([EndlessFeed()], Listening()), scheduler=scheduler) as engine:
                 if moment != "before":
                     await engine.start()
@@ -246,7 +244,7 @@ async def test_a_feed_that_cannot_connect_is_what_start_raises() -> None:
             await trio.sleep(0.01)
             raise FeedError("no route to the market")
 
-    with pytest.raises(ExceptionGroup) as caught:
+    with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012
         async with open_engine(**arguments([Broken()], Listening())) as engine:
             with pytest.raises(FeedError, match="no route"):
                 await engine.start()
