@@ -87,12 +87,10 @@ async def run_async(config: RunConfig, *, stop: Stop | None, progress: Progress)
                 on_progress=progress,
                 strategy_limits={each.id: each.risk for each in config.strategies if each.id and each.risk},
             )
-            async with open_engine(
-                engine_config, feeds=[feed], broker=broker, strategies=_strategies(config)
-            ) as engine:
+            async with open_engine(engine_config, feeds=[feed], broker=broker, strategies=strategies) as engine:
                 report = await _trade(engine, config, stop, progress)
                 if venue.is_simulated:
-                    report = await _with_venue_checks(report, engine, feed, venue, config)
+                    report = await _with_venue_checks(report, engine, feed, venue, config, engine_core is not None)
                 return report
 
 
@@ -287,7 +285,7 @@ def _instrument(asset: Mapping[str, Any]) -> Instrument:
 
 
 async def _with_venue_checks(
-    report: Report, engine: Engine, feed: AlpacaFeed, venue: Venue, config: RunConfig
+    report: Report, engine: Engine, feed: AlpacaFeed, venue: Venue, config: RunConfig, is_pinned: bool
 ) -> Report:
     state = await _ask(venue, "/v2/simulation")
     sessions = feed.statistics().sessions
@@ -322,7 +320,7 @@ async def _with_venue_checks(
             *report.assumptions,
             "a simulated market: prices are random, its fees are 1 (maker) and 3 (taker) basis points",
             "latencies count from the venue's scheduled sending, on a grid of 1 ms; it runs on this machine",
-            *(["engine and venue are pinned to a core each"] if _cores() != (None, None) else []),
+            *(["engine and venue are pinned to a core each"] if is_pinned else []),
         ),
         next_steps=(
             "trio-nt run --for 60 --seed 7 trades another market",
