@@ -46,14 +46,17 @@ LAYERS: dict[str, str] = {
     "desk": "risk execution portfolio",
     # What joins the stages.
     "replay": "desk exchange execution features feeds portfolio report risk stamps strategies",
-    "engine": "clock desk engine_report event_bus exchange execution features feeds portfolio report risk scheduler"
-    " stamps storage strategies",
+    "engine_config": "execution risk scheduler",
+    "engine_tasks": "scheduler",
+    "engine": "clock desk engine_config engine_report engine_tasks event_bus exchange execution features feeds"
+    " portfolio report risk scheduler stamps storage strategies",
     "engine_report": "engine report storage",
     "config": "conversion risk strategies",
-    "live": "clock config engine exchange execution feeds report scheduler stamps storage strategies",
+    "live": "clock config engine engine_config exchange execution feeds report scheduler stamps storage strategies",
     "kill": "storage",
     "testing": "feeds replay report risk strategies",
-    "trio_nt": "_scheduler_check engine exchange features feeds metrics portfolio replay report risk strategies",
+    "trio_nt": "_scheduler_check engine engine_config exchange features feeds metrics portfolio replay report risk"
+    " strategies",
     # The command line.
     "_scheduler_check": "",
     "interrupt": "",

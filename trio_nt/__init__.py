@@ -4,7 +4,8 @@ Users import from here, from ``scheduler`` and from ``trio_nt.testing``; everyth
 """
 
 import trio_nt._scheduler_check  # noqa: F401  # first: it says what is wrong before something else fails
-from trio_nt.engine import Engine, EngineConfig, open_engine
+from trio_nt.engine import Engine, open_engine
+from trio_nt.engine_config import EngineConfig
 from trio_nt.errors import (
     EnvironmentFailure,
     ExecutionError,

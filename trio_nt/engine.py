@@ -10,7 +10,7 @@ every feed has ended or somebody asked for the end; whoever waits for it may go 
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from functools import partial
@@ -21,9 +21,6 @@ import trio
 
 from scheduler import (
     Scheduler,
-    SchedulerStatistics,
-    TaskCancelled,
-    TaskHandle,
     TaskPriority,
     open_mailbox,
     open_scheduler,
@@ -31,8 +28,10 @@ from scheduler import (
 )
 from trio_nt.clock import wall_clock_ns
 from trio_nt.desk import Desk
+from trio_nt.engine_config import EngineConfig, EngineStatistics
+from trio_nt.engine_tasks import EngineTasks
 from trio_nt.event_bus import EventBus, EventReceiver
-from trio_nt.execution.gateway import Gateway, GatewaySettings, GatewayStatistics, Outgoing
+from trio_nt.execution.gateway import Gateway, Outgoing
 from trio_nt.features.history import MarketHistory
 from trio_nt.features.pipeline import FeaturePipeline
 from trio_nt.features.stage import FeatureStage
@@ -42,13 +41,13 @@ from trio_nt.feeds.market_ring import Sequence as RowSequence
 from trio_nt.model.actions import Action, Cancel, target
 from trio_nt.model.broker import Broker
 from trio_nt.model.events import Event, FeedState, Filled, Halted, OrderEvent, StrategyState
-from trio_nt.model.instruments import Instrument, Instruments
+from trio_nt.model.instruments import Instrument
 from trio_nt.model.market import BAR_FIELDS
 from trio_nt.model.orders import BrokerUpdate
 from trio_nt.portfolio import Portfolio, PortfolioState
 from trio_nt.report import Report
-from trio_nt.risk.core import RiskEngine, RiskRule
-from trio_nt.risk.limits import RiskLimits, TradingState
+from trio_nt.risk.core import RiskEngine
+from trio_nt.risk.limits import TradingState
 from trio_nt.risk.stage import Proposed, RiskStage
 from trio_nt.stamps import FEATURES, SIGNAL, StageClock
 from trio_nt.storage.journal import Journal, MemoryJournal
@@ -61,57 +60,6 @@ from trio_nt.strategies.supervisor import RUNNING, STOPPED, SupervisedStrategy
 HISTORY_EVERY_S = 0.005
 LATE = "it did not end in time"
 CRITICAL, HIGH = TaskPriority.CRITICAL, TaskPriority.HIGH
-
-
-def _say_nothing(text: str) -> None:
-    return
-
-
-@attrs.frozen(kw_only=True)
-class EngineConfig:
-    """How an engine trades.
-
-    Attributes:
-        instruments: described ones; others are taken for equities when a feed first names them.
-        limits, strategy_limits, rules: see ``RiskEngine``.
-        market_capacity, signal_capacity, order_capacity, event_capacity: of the ring (rows), of the mailboxes to risk
-            and to execution, and of each listener on the event bus.
-        step_budget_s: the longest step a strategy may take, whatever its backlog.
-        on_exit: what closing does with working orders: ``cancel`` or ``keep`` them.
-        exit_timeout_s: how long each step of closing waits: for feeds, for strategies that are in the middle of
-            something, for working orders to end.
-        on_progress: told in a few words what the start is doing (compiling features takes seconds the first time).
-    """
-
-    instruments: Instruments = attrs.field(factory=Instruments)
-    limits: RiskLimits = attrs.field(factory=RiskLimits)
-    strategy_limits: Mapping[str, RiskLimits] = attrs.field(factory=dict)
-    rules: Sequence[RiskRule] = ()
-    market_capacity: int = attrs.field(default=10_000, validator=attrs.validators.ge(4))
-    signal_capacity: int = attrs.field(default=1_000, validator=attrs.validators.ge(1))
-    order_capacity: int = attrs.field(default=100, validator=attrs.validators.ge(1))
-    event_capacity: int = attrs.field(default=1_000, validator=attrs.validators.ge(1))
-    step_budget_s: float = attrs.field(default=500e-6, validator=attrs.validators.gt(0))
-    on_exit: str = attrs.field(default="cancel", validator=attrs.validators.in_(("cancel", "keep")))
-    exit_timeout_s: float = attrs.field(default=5.0, validator=attrs.validators.ge(0))
-    gateway: GatewaySettings = attrs.field(factory=GatewaySettings)
-    on_progress: Callable[[str], None] = _say_nothing
-
-
-@attrs.frozen
-class EngineStatistics:
-    """Counters of a running engine."""
-
-    rows: int
-    flagged: int
-    bars: int
-    strategies: Mapping[str, str]
-    proposals: int
-    approved: int
-    refused: int
-    fills: int
-    gateway: GatewayStatistics
-    scheduler: SchedulerStatistics
 
 
 class Engine:
@@ -147,6 +95,7 @@ class Engine:
         self._now_ns = now_ns
         self._scheduler = scheduler
         self._nursery = nursery
+        self.tasks = EngineTasks(scheduler, nursery)
         self._pending: dict[str, Strategy] = {}
         self._bus: EventBus[Event] = EventBus(config.event_capacity)
         self._portfolio_sender, self.portfolio = open_watch(PortfolioState({}, {}, {}, {}, {}, 0))
@@ -158,12 +107,10 @@ class Engine:
         self._risk: RiskStage
         self._feed_scopes: list[trio.CancelScope] = []
         self._feeds_running = self._feeds_left = 0
-        self._tasks = self._withdrawing = 0
+        self._withdrawing = 0
         self._state = "new"
         self._stopping = trio.Event()
-        self._changed = trio.Event()
         self._closed = trio.Event()
-        self._scopes: set[trio.CancelScope] = set()
         self._sequence = RowSequence()
 
     # -- starting --
@@ -227,15 +174,17 @@ class Engine:
         self._risk = RiskStage(
             self._proposals_receiver, refresh=self._refresh_prices, decide=self._decide, stamps=self.stamps
         )
-        await self._start(CRITICAL, self.gateway.run_updates, name="execution: updates")
-        self._spawn(CRITICAL, self.gateway.run_orders, self._outgoing_receiver, name="execution: orders")
-        self._spawn(CRITICAL, self._run_risk, name="risk")
+        await self.tasks.start(CRITICAL, self.gateway.run_updates, name="execution: updates")
+        self.tasks.spawn(CRITICAL, self.gateway.run_orders, self._outgoing_receiver, name="execution: orders")
+        self.tasks.spawn(CRITICAL, self._run_risk, name="risk")
         for _, features, _ in self._sources:
-            self._spawn(HIGH, features.run, name="features")
+            self.tasks.spawn(HIGH, features.run, name="features")
         observe = getattr(self.broker, "observe", None)
         if observe is not None:
             for ring in (self.market, self.bars):
-                self._spawn(CRITICAL, _show_market, ring.subscribe("simulated venue"), observe, name="simulated venue")
+                self.tasks.spawn(
+                    CRITICAL, _show_market, ring.subscribe("simulated venue"), observe, name="simulated venue"
+                )
         self._state = "running"
         while self._pending:
             strategy_id = next(iter(self._pending))
@@ -248,7 +197,7 @@ class Engine:
             if self._stopping.is_set():
                 break
             self._feeds_running += 1
-            await self._start(CRITICAL, self._run_feed, feed, name=f"feed {feed!r}")
+            await self.tasks.start(CRITICAL, self._run_feed, feed, name=f"feed {feed!r}")
 
     def _add(self, strategy_id: str, strategy: Strategy) -> None:
         async def sleep(at_ns: int) -> None:
@@ -280,7 +229,7 @@ class Engine:
         entry = SupervisedStrategy(actor, news_sender, proposals, joined_at, self._on_strategy_state)
         self.supervised[strategy_id] = entry
         self._bus.publish(StrategyState(strategy_id, RUNNING, self._now_ns()))
-        self._spawn(HIGH, entry.run, name=f"strategy {strategy_id}")
+        self.tasks.spawn(HIGH, entry.run, name=f"strategy {strategy_id}")
 
     def _source(self, ring: MarketRing) -> tuple[MarketRing, FeatureStage, BlockCache]:
         stage = FeatureStage(
@@ -313,7 +262,7 @@ class Engine:
                     history.append(batch.columns)
                     await trio.sleep(HISTORY_EVERY_S)  # fewer, longer batches: nobody waits for these
 
-        self._spawn(TaskPriority.MEDIUM, keep, name="history")
+        self.tasks.spawn(TaskPriority.MEDIUM, keep, name="history")
         try:
             yield history
         finally:
@@ -390,7 +339,7 @@ class Engine:
         self.desk.risk.state = TradingState.REDUCING
         await self._cancel_working()
         with trio.move_on_after(self.config.exit_timeout_s):
-            await self._until(lambda: not any(self.desk.orders.working()))
+            await self.tasks.until(lambda: not any(self.desk.orders.working()))
         self._refresh_prices()
         now_ns = self._now_ns()
         for strategy_id, ledger in list(self.desk.books.strategies.items()):
@@ -418,7 +367,7 @@ class Engine:
     async def _flush(self) -> None:
         batch, self._outbox = self._outbox, []
         await self._outgoing.send_batch(batch)
-        self._notify()
+        self.tasks.notify()
 
     def _refresh_prices(self) -> None:
         for index, bid, ask, ts_init in self.board.take_changed():
@@ -432,11 +381,11 @@ class Engine:
         outcome = self.desk.hear(update, now_ns=self._now_ns(), mid=mid)
         if outcome.approved:
             self._outbox += [Outgoing(approved, t4=time.perf_counter_ns()) for approved in outcome.approved]
-            self._spawn(CRITICAL, self._flush, name="execution: released orders")
+            self.tasks.spawn(CRITICAL, self._flush, name="execution: released orders")
         if any(isinstance(event, Filled) for event in outcome.events):
             self._portfolio_sender.set(self.desk.portfolio())
         self._tell(outcome.events)
-        self._notify()
+        self.tasks.notify()
         return outcome.events
 
     def _tell(self, events: Iterable[OrderEvent]) -> None:
@@ -474,7 +423,7 @@ class Engine:
             self._feeds_left -= 1
             if not self._feeds_left:
                 self._stopping.set()
-            self._notify()
+            self.tasks.notify()
 
     # -- what stages report --
 
@@ -488,17 +437,17 @@ class Engine:
         self._bus.publish(StrategyState(entry.strategy_id, entry.state, self._now_ns(), entry.failure))
         if entry.state != STOPPED:
             self._withdrawing += 1
-            self._spawn(CRITICAL, self._withdraw, entry, name=f"withdraw orders of {entry.strategy_id}")
-        self._notify()
+            self.tasks.spawn(CRITICAL, self._withdraw, entry, name=f"withdraw orders of {entry.strategy_id}")
+        self.tasks.notify()
 
     async def _withdraw(self, entry: SupervisedStrategy) -> None:
         """Cancel what a strategy that failed has working, after all that it did was decided on."""
         await entry.ended.wait()
         proposed = self._proposed()
-        await self._until(lambda: self._risk.decided >= proposed)
+        await self.tasks.until(lambda: self._risk.decided >= proposed)
         await self._cancel_working(entry.strategy_id)
         self._withdrawing -= 1
-        self._notify()
+        self.tasks.notify()
 
     def _on_halt(self, reason: str) -> None:
         self.halted = reason
@@ -531,20 +480,20 @@ class Engine:
         self.market.sender.close()
         self.bars.sender.close()
         await self._end_each("market_ended", lambda entry: entry.market.cancel())
-        await self._until(lambda: self._proposed() == self._risk.decided)
+        await self.tasks.until(lambda: self._proposed() == self._risk.decided)
         if self.config.on_exit == "cancel":
             await self._cancel_working()
             with trio.move_on_after(self.config.exit_timeout_s):
-                await self._until(lambda: not any(self.desk.orders.working()))
+                await self.tasks.until(lambda: not any(self.desk.orders.working()))
         for entry in self.supervised.values():
             entry.news.close()
         await self._end_each("ended", lambda entry: entry.quarantine(LATE))
-        await self._until(lambda: not self._withdrawing)
+        await self.tasks.until(lambda: not self._withdrawing)
         self._proposals.close()
-        await self._until(lambda: self._tasks == 1)  # the update stream alone goes on by itself
+        await self.tasks.until(lambda: self.tasks.running == 1)  # the update stream alone goes on by itself
         await self.journal.flush()
-        self._cancel_all()
-        await self._until(lambda: not self._tasks)
+        self.tasks.cancel_all()
+        await self.tasks.until(lambda: not self.tasks.running)
         self._bus.end()
         self._state = "closed"
         self._closed.set()
@@ -577,87 +526,20 @@ class Engine:
                 if finish is not None:
                     await finish()
             if all(hasattr(feed, "finish") for feed in self.feeds):
-                await self._until(lambda: not self._feeds_running)
+                await self.tasks.until(lambda: not self._feeds_running)
         for scope in self._feed_scopes:
             scope.cancel()
-        await self._until(lambda: not self._feeds_running)
+        await self.tasks.until(lambda: not self._feeds_running)
 
     def _proposed(self) -> int:
         return sum(entry.actor.proposed for entry in self.supervised.values())
 
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            await self._changed.wait()
-
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
-
-    # -- tasks --
-
-    def _spawn(self, lane: TaskPriority, async_fn: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
-        """Start a task in a lane that ends with this engine, and whose error is the engine's."""
-        self._nursery.start_soon(_raise_error, self._begin(lane, async_fn, args, name).result)
-
-    async def _start(self, lane: TaskPriority, async_fn: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
-        """The same for a task that says when it has started; its error before that is raised here."""
-        status = _Status()
-
-        async def run() -> None:
-            try:
-                await async_fn(*args, task_status=status)
-            finally:
-                status.decided.set()
-
-        handle = self._begin(lane, run, (), name)
-        await status.decided.wait()
-        if status.is_started:
-            self._nursery.start_soon(_raise_error, handle.result)
-            return
-        await _raise_error(handle.result)
-
-    def _begin(
-        self, lane: TaskPriority, async_fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], name: str
-    ) -> TaskHandle[None]:
-        scope = trio.CancelScope()  # made here: a task that is cancelled before its first step never gets to it
-        handle = self._scheduler.spawn(lane, self._owned, scope, async_fn, args, name=name)
-        self._tasks += 1
-        self._scopes.add(scope)
-        return handle
-
-    async def _owned(
-        self, scope: trio.CancelScope, async_fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]
-    ) -> None:
-        try:
-            with scope:
-                await async_fn(*args)
-        finally:
-            self._scopes.discard(scope)
-            self._tasks -= 1
-            self._notify()
-
     async def cancel_tasks(self) -> None:
         """End whatever still runs, and wait for it: also while this block is being cancelled."""
-        self._cancel_all()
+        self.tasks.cancel_all()
         self._bus.end()
         with trio.CancelScope(shield=True):
-            await self._until(lambda: not self._tasks)
-
-    def _cancel_all(self) -> None:
-        for scope in list(self._scopes):
-            scope.cancel()
-
-
-class _Status:
-    """What a task is given to say that it has started; ``decided`` when it has, or never will."""
-
-    def __init__(self) -> None:
-        self.decided = trio.Event()
-        self.is_started = False
-
-    def started(self, value: object = None) -> None:
-        self.is_started = True
-        self.decided.set()
+            await self.tasks.until(lambda: not self.tasks.running)
 
 
 class _Connected:
@@ -671,13 +553,6 @@ class _Connected:
         self.is_connected = True
         self._engine._bus.publish(FeedState(self._feed, "connected", self._engine._now_ns()))
         self._task_status.started()
-
-
-async def _raise_error(result: Callable[[], Awaitable[Any]]) -> None:
-    try:
-        await result()
-    except TaskCancelled:
-        return
 
 
 async def _show_market(receiver: Any, observe: Callable[[Mapping[str, Any]], None]) -> None:

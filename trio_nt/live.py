@@ -18,7 +18,8 @@ import trio
 from scheduler import pin_thread
 from trio_nt.clock import wall_clock_ns
 from trio_nt.config import RunConfig
-from trio_nt.engine import Engine, EngineConfig, open_engine
+from trio_nt.engine import Engine, open_engine
+from trio_nt.engine_config import EngineConfig
 from trio_nt.errors import EnvironmentFailure, InputError
 from trio_nt.execution.alpaca import KEY_VARIABLE, LIVE_URL, PAPER_URL, SECRET_VARIABLE, open_alpaca
 from trio_nt.execution.transport import TrioTransport

@@ -7,7 +7,8 @@ import attrs
 import trio
 
 from trio_nt import SimulatedBroker, Strategy
-from trio_nt.engine import Engine, EngineConfig
+from trio_nt.engine import Engine
+from trio_nt.engine_config import EngineConfig
 
 START_NS = 1_700_000_000_000_000_000
 Step = Callable[[Any], Awaitable[None]]
