@@ -434,7 +434,7 @@ class Engine:
         )
 
     def _on_strategy_state(self, entry: SupervisedStrategy) -> None:
-        self._bus.publish(StrategyState(entry.strategy_id, entry.state, self._now_ns(), entry.failure))
+        self._bus.publish(StrategyState(entry.strategy_id, entry.state, self._now_ns(), entry.detail))
         if entry.state != STOPPED:
             self._withdrawing += 1
             self.tasks.spawn(CRITICAL, self._withdraw, entry, name=f"withdraw orders of {entry.strategy_id}")

@@ -77,7 +77,8 @@ def _strategies(engine: Engine, orders: list[Order]) -> Iterator[StrategyLine]:
         own = [order for order in orders if order.strategy_id == name]
         filled = sum(len(fills.get(order.client_order_id, ())) for order in own)
         runner = entry.actor.runner
-        yield StrategyLine(name, runner.rows_seen, runner.signals, len(own), filled, entry.state, entry.failure)
+        counts = (runner.rows_seen, runner.signals, len(own), filled)
+        yield StrategyLine(name, *counts, entry.state, entry.failure, entry.traceback)
 
 
 def _data(engine: Engine) -> Iterator[str]:

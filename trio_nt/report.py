@@ -122,7 +122,7 @@ class Throughput:
 
 @attrs.frozen
 class StrategyLine:
-    """What one strategy saw and did. ``failure`` is its error, in one line or as a traceback; empty without."""
+    """What one strategy saw and did. ``failure`` is what ended it, in one line; ``traceback`` where it raised."""
 
     strategy_id: str
     rows: int
@@ -131,6 +131,7 @@ class StrategyLine:
     fills: int
     state: str
     failure: str = ""
+    traceback: str = ""
 
 
 @attrs.frozen

@@ -19,6 +19,7 @@ def format_report(report: Report, colour: bool) -> str:
         ("Orders", _counts(report.orders_by_state)),
         ("Refused by risk", _counts(report.refusals)),
         ("Strategies", _strategies(report.strategies, paint)),
+        ("Tracebacks", _tracebacks(report.strategies)),
         ("Data", report.data),
         ("Assumed", report.assumptions),
         ("What to try next", report.next_steps),
@@ -129,6 +130,14 @@ def _strategies(rows: Sequence[StrategyLine], paint: _Paint) -> list[str]:
         table.append([row.strategy_id, *counts, row.state])
     lines = _table(table)
     for number in range(len(rows), 0, -1):
-        failure = rows[number - 1].failure.splitlines()
-        lines[number + 1 : number + 1] = [paint(RED, f"  {line}") for line in failure]
+        if rows[number - 1].failure:
+            lines.insert(number + 1, paint(RED, f"  {rows[number - 1].failure}"))
+    return lines
+
+
+def _tracebacks(rows: Sequence[StrategyLine]) -> list[str]:
+    lines: list[str] = []
+    for row in rows:
+        if row.traceback:
+            lines += [f"{row.strategy_id}:", *(f"  {line}" for line in row.traceback.splitlines())]
     return lines

@@ -162,9 +162,12 @@ async def test_a_strategy_that_raises_fails_alone(where: str) -> None:
     assert not report.ok
     assert len(neighbour.seen) == 10
     assert [state.state for state in states if state.strategy_id == "failing"] == ["running", "failed"]
-    (failure,) = [line.failure for line in report.strategies if line.failure]
-    assert f"ZeroDivisionError: in {where}" in failure
-    assert "in fail" in failure
+    (line,) = [line for line in report.strategies if line.failure]
+    assert line.failure.startswith(f"ZeroDivisionError: in {where} (test_engine_strategies.py, line ")
+    assert "\n" not in line.failure
+    assert line.traceback.startswith("Traceback (most recent call last):\n")
+    assert "in fail\n" in line.traceback
+    assert line.traceback in [state.detail for state in states]
     if where != "on_start":
         assert [order.state.name for order in engine.desk.orders] == ["CANCELLED"]
 

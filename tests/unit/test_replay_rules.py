@@ -257,6 +257,8 @@ def test_a_failing_strategy_ends_alone_and_its_orders_are_cancelled(
     lines = {line.strategy_id: line for line in report.strategies}
     assert "ZeroDivisionError: as asked (test_replay_rules.py, line " in lines["a"].failure
     assert "\n" not in lines["a"].failure
+    assert lines["a"].traceback.startswith("Traceback (most recent call last):\n")
+    assert lines["a"].traceback.endswith("ZeroDivisionError: as asked\n")
     assert (lines["a"].state, lines["b"].state, lines["b"].failure) == ("failed", "finished", "")
     assert not report.ok
     assert [(order.strategy_id, int(order.quantity), order.status) for order in report.orders] == [

@@ -43,7 +43,9 @@ def full_report() -> Report:
         throughput=(Throughput("events", 1000, 2.0),),
         orders_by_state={"filled": 1},
         refusals={"position limit": 4},
-        strategies=(StrategyLine("s", 1000, 2, 1, 1, "failed", "Traceback\n  ValueError: x"),),
+        strategies=(
+            StrategyLine("s", 1000, 2, 1, 1, "failed", "ValueError: x (s.py, line 3)", "Traceback\n  ValueError: x\n"),
+        ),
         data=("x: 3 lines",),
         assumptions=("latency 5 ms",),
         next_steps=("trio-nt init",),
@@ -55,8 +57,8 @@ def test_the_sections_come_in_the_order_of_trust() -> None:
     text = full_report().format()
     headings = [line for line in text.splitlines()[1:] if line and not line.startswith(" ")]
     assert headings == [
-        "Checked", "Profit and loss", "Latency", "Throughput", "Orders", "Refused by risk", "Strategies", "Data",
-        "Assumed", "What to try next",
+        "Checked", "Profit and loss", "Latency", "Throughput", "Orders", "Refused by risk", "Strategies", "Tracebacks",
+        "Data", "Assumed", "What to try next",
     ]  # fmt: skip
     assert "\x1b" not in text
     assert text.endswith("\n")
@@ -73,10 +75,12 @@ def test_the_limits_are_the_last_and_grey_column() -> None:
     assert "above" in line
 
 
-def test_a_failed_strategys_traceback_is_indented_below_its_line() -> None:
+def test_a_failed_strategy_has_one_line_in_the_table_and_its_traceback_in_a_section() -> None:
     lines = full_report().format().splitlines()
     place = next(number for number, line in enumerate(lines) if line.split()[-1:] == ["failed"])
-    assert lines[place + 1 : place + 3] == ["    Traceback", "      ValueError: x"]
+    assert lines[place + 1 : place + 3] == ["    ValueError: x (s.py, line 3)", ""]
+    place = lines.index("Tracebacks")
+    assert lines[place + 1 : place + 4] == ["  s:", "    Traceback", "      ValueError: x"]
 
 
 def test_a_broken_check_or_a_failed_strategy_is_not_ok() -> None:

@@ -103,7 +103,7 @@ class Expired:
 
 @attrs.frozen
 class StrategyState:
-    """A strategy changed state: ``running``, ``stopped``, ``failed``, ``quarantined``; ``detail`` holds why."""
+    """A strategy changed state: ``running``, ``stopped``, ``failed``, ``quarantined``; ``detail`` says why."""
 
     strategy_id: str
     state: str

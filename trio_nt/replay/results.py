@@ -107,7 +107,8 @@ def _strategies(result: ReplayResult) -> Iterator[StrategyLine]:
         own = [order for order in desk.orders if order.strategy_id == runner.strategy_id]
         fills = sum(len(desk.books.fills_by_order.get(order.client_order_id, ())) for order in own)
         state = "failed" if seat.failure else "asleep" if seat.is_asleep else "finished"
-        yield StrategyLine(runner.strategy_id, runner.rows_seen, runner.signals, len(own), fills, state, seat.failure)
+        counts = (runner.rows_seen, runner.signals, len(own), fills)
+        yield StrategyLine(runner.strategy_id, *counts, state, seat.failure, seat.traceback)
 
 
 def _assumptions(result: ReplayResult) -> Iterator[str]:

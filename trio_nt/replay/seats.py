@@ -8,13 +8,12 @@ Rules
   (``asynchronous.py`` does), and nothing where every handler is plain.
 """
 
-import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from trio_nt.model.market import Column
+from trio_nt.strategies.failures import in_one_line, with_traceback
 from trio_nt.strategies.runner import BEFORE_ROWS, Caused, Steps, StrategyRunner
 
 Run: TypeAlias = Generator["Handler | Wake", Any, None]
@@ -41,7 +40,7 @@ class Asleep(NamedTuple):
 
 
 class Seat:
-    """One strategy. ``failure`` says in one line what it raised; it is then called no more.
+    """One strategy. ``failure`` says in one line what it raised, ``traceback`` where; it is then called no more.
 
     Args:
         runner: calls its handlers.
@@ -55,6 +54,7 @@ class Seat:
         self.features: Mapping[str, Column] = {}
         self.feature_rows: Sequence[Any] = ()
         self.failure = ""
+        self.traceback = ""
         self.wake_ns: int | None = None
         self._failed_now = False
         self._raise_errors = raise_errors
@@ -115,13 +115,7 @@ class Seat:
             steps.close()
             if self._raise_errors:
                 raise
-            self.failure = _in_one_line(error)
+            self.failure, self.traceback = in_one_line(error), with_traceback(error)
             self._failed_now = True
             self._backlog.clear()
-            self.runner.context.log.error("failed and is stopped", exc_info=error)
-
-
-def _in_one_line(error: Exception) -> str:
-    text = " ".join("".join(traceback.format_exception_only(error)).split())
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{text} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else text
+            self.runner.context.log.error("failed and is stopped: %s", self.failure)

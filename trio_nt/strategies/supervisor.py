@@ -1,6 +1,5 @@
 """Keeps strategies running beside one another: a failure belongs to its strategy, and to nobody else."""
 
-import traceback
 from collections.abc import Callable
 
 import attrs
@@ -9,13 +8,17 @@ import trio
 from scheduler import MailboxSender
 from trio_nt.model.events import OrderEvent
 from trio_nt.strategies.actor import Proposal, StrategyActor
+from trio_nt.strategies.failures import in_one_line, with_traceback
 
 RUNNING, STOPPED, FAILED, QUARANTINED = "running", "stopped", "failed", "quarantined"
 
 
 @attrs.define(eq=False)
 class SupervisedStrategy:
-    """One strategy under supervision. ``joined_at`` counts the rows before it, ``failure`` is what ended it."""
+    """One strategy under supervision.
+
+    ``joined_at`` counts the rows before it; ``failure`` is what ended it, in one line.
+    """
 
     actor: StrategyActor
     news: MailboxSender[OrderEvent]
@@ -24,6 +27,7 @@ class SupervisedStrategy:
     on_state: "Callable[[SupervisedStrategy], None]"
     state: str = RUNNING
     failure: str = ""
+    traceback: str = ""
     market: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     whole: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     market_ended: trio.Event = attrs.field(factory=trio.Event)
@@ -32,6 +36,11 @@ class SupervisedStrategy:
     @property
     def strategy_id(self) -> str:
         return self.actor.runner.strategy_id
+
+    @property
+    def detail(self) -> str:
+        """What ended it, as fully as it is known."""
+        return self.traceback or self.failure
 
     @property
     def was_stopped(self) -> bool:
@@ -60,7 +69,9 @@ class SupervisedStrategy:
             await self.actor.flush()
         except Exception as error:  # noqa: BLE001 - the supervisor: what a strategy raises ends that strategy alone
             if self.state == RUNNING:
-                self._end(FAILED, "".join(traceback.format_exception(_only(error))))
+                self.traceback = with_traceback(error)
+                self.actor.runner.context.log.error("failed and is stopped: %s", in_one_line(error))
+                self._end(FAILED, in_one_line(error))
             await self.actor.flush()
         finally:
             self.actor.close()
@@ -95,10 +106,3 @@ class SupervisedStrategy:
     def _end(self, state: str, failure: str) -> None:
         self.state, self.failure = state, failure
         self.on_state(self)
-
-
-def _only(error: BaseException) -> BaseException:
-    """The one error in nested groups, where there is only one."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
