@@ -12,8 +12,9 @@ that falls behind cannot hide it (coordinated omission). The waker is a process,
 its own sleep ends is not counted.
 Every stamp must arrive, and every case checks its own answer; a fast wrong answer is an error.
 
-Words for --only: wake, herd, step, spawn, throughput, shares, quota, blocking, numpy, max (the last takes two minutes
-and only runs when asked for).
+Words for --only: wake, huge, herd, step, spawn, throughput, shares, quota, blocking, numpy, max (the last takes two
+minutes and only runs when asked for); "wake, quantum 50" or "herd of 1,000" takes one part of a case. Each part fits
+into three minutes.
 """
 
 import asyncio
@@ -216,10 +217,11 @@ def medians(runs: Sequence[Delays]) -> tuple[float, float, float]:
 # -- cases
 
 
-def wake_cases(quick: bool) -> Iterator[Row]:
-    """Critical wake-to-run among N tasks, at three quanta; N = 0 is the machine's own noise."""
-    runs, wakes = (1, 300) if quick else (RUNS, 1000)
-    for quantum_us in (200, 100, 50):
+def wake_cases(quantum_us: int) -> Callable[[bool], Iterator[Row]]:
+    """Critical wake-to-run among N tasks at one quantum; N = 0 in the same run is the machine's own noise."""
+
+    def cases(quick: bool) -> Iterator[Row]:
+        runs, wakes = (1, 300) if quick else (RUNS, 1000)
         quantum_s = quantum_us * 1e-6
         sizes = (100, 1000) if quick else (100, 1000, 10_000)
         noise, loaded = [], {size: [] for size in sizes}
@@ -228,22 +230,33 @@ def wake_cases(quick: bool) -> Iterator[Row]:
             for size in sizes:
                 loaded[size].append(trio_delays(size, quantum_s, wakes))
         noise_p50, noise_p99, noise_max = medians(noise)
-        yield Row(f"wake, N = 0, quantum {quantum_us} µs", "p50", noise_p50 * 1e6, "µs")
-        yield Row(f"wake, N = 0, quantum {quantum_us} µs", "p99", noise_p99 * 1e6, "µs")
+        yield Row(f"wake, quantum {quantum_us} µs, N = 0", "p50", noise_p50 * 1e6, "µs")
+        yield Row(f"wake, quantum {quantum_us} µs, N = 0", "p99", noise_p99 * 1e6, "µs")
+        yield Row(f"wake, quantum {quantum_us} µs, N = 0", "max", noise_max * 1e6, "µs")
         for size in sizes:
             p50, p99, longest = medians(loaded[size])
-            case = f"wake, N = {size:,}, quantum {quantum_us} µs"
+            case = f"wake, quantum {quantum_us} µs, N = {size:,}"
             yield Row(case, "p50", p50 * 1e6, "µs")
             bound = noise_p99 + quantum_s + STEP_S + 50e-6
             yield Row(case, "p99", p99 * 1e6, "µs", baseline=noise_p99 * 1e6, gate=bound * 1e6, note="baseline: N = 0")
             yield Row(case, "max", longest * 1e6, "µs", baseline=noise_max * 1e6)
-            if size == 1000 and quantum_us == 200:
-                gated_p99 = p99
-    plain = medians([trio_delays(1000, None, wakes) for _ in range(1 if quick else 3)])
-    yield Row("wake, N = 1,000, plain Trio", "p99", plain[1] * 1e6, "µs")
-    yield Row("wake, N = 1,000, plain Trio ÷ lanes", "p99 ratio", plain[1] / gated_p99, "×", gate=400, at_most=False)
-    other = medians([asyncio_delays(1000, wakes) for _ in range(1 if quick else 3)])
-    yield Row("wake, N = 1,000, asyncio", "p99", other[1] * 1e6, "µs")
+
+    return cases
+
+
+def wake_others_cases(quick: bool) -> Iterator[Row]:
+    """The same at N = 1,000 on plain Trio and asyncio, beside the lanes at the default quantum."""
+    runs, wakes = (1, 300) if quick else (3, 1000)
+    gated, plain, other = [], [], []
+    for _ in range(runs):
+        gated.append(trio_delays(1000, 200e-6, wakes))
+        plain.append(trio_delays(1000, None, wakes))
+        other.append(asyncio_delays(1000, wakes))
+    p99, plain_p99 = medians(gated)[1], medians(plain)[1]
+    yield Row("wake, others, N = 1,000, in lanes", "p99", p99 * 1e6, "µs")
+    yield Row("wake, others, N = 1,000, plain Trio", "p99", plain_p99 * 1e6, "µs")
+    yield Row("wake, others, N = 1,000, plain Trio ÷ lanes", "p99 ratio", plain_p99 / p99, "×", gate=400, at_most=False)
+    yield Row("wake, others, N = 1,000, asyncio", "p99", medians(other)[1] * 1e6, "µs")
 
 
 def huge_case(quick: bool) -> Iterator[Row]:
@@ -306,10 +319,11 @@ class Herd:
                 event.set()
 
 
-def herd_cases(quick: bool) -> Iterator[Row]:
+def herd_cases(size: int, gate_ms: float) -> Callable[[bool], Iterator[Row]]:
     """Herds of lower tasks woken at once while the critical task is woken every millisecond."""
-    runs, wakes = (1, 500) if quick else (RUNS, 1500)
-    for size, gate_ms in ((1000, 0.5),) if quick else ((1000, 0.5), (10_000, 2.0)):
+
+    def cases(quick: bool) -> Iterator[Row]:
+        runs, wakes = (1, 500) if quick else (RUNS, 1500)
         every_s = 0.025 * size / 1000
         for kind in ("ours", "trio.Event", "timers"):
             results = []
@@ -324,8 +338,17 @@ def herd_cases(quick: bool) -> Iterator[Row]:
             yield Row(case, "p99", p99 * 1e3, "ms", gate=gate_ms if kind == "ours" else None)
             yield Row(case, "max", longest * 1e3, "ms")
 
+    return cases
 
-def seconds_per_step(priority: TaskPriority | None, tasks: int, steps: int) -> float:
+
+class Told(trio.abc.Instrument):
+    """What Trio charges for telling anybody of each scheduled task, whatever is done with it."""
+
+    def task_scheduled(self, task: trio.lowlevel.Task) -> None:
+        pass
+
+
+def seconds_per_step(priority: TaskPriority | None, tasks: int, steps: int, *, told: bool = False) -> float:
     """Tasks that do nothing but yield: seconds per step, ``priority`` None for plain Trio."""
     done = 0
 
@@ -352,7 +375,7 @@ def seconds_per_step(priority: TaskPriority | None, tasks: int, steps: int) -> f
 
     finished = trio.Event()
     with garbage_frozen():
-        elapsed = trio.run(run)
+        elapsed = trio.run(run, instruments=[Told()] if told else [])
     return elapsed / (tasks * steps)
 
 
@@ -360,11 +383,14 @@ def step_cases(quick: bool) -> Iterator[Row]:
     """What the gate adds to a step."""
     runs, steps = (1, 200) if quick else (RUNS, 2000)
     figures: dict[TaskPriority | None, list[float]] = {None: [], TaskPriority.CRITICAL: [], TaskPriority.BACKGROUND: []}
+    floor = []
     for _ in range(runs):
         for priority, values in figures.items():
             values.append(seconds_per_step(priority, 100, steps) * 1e6)
+        floor.append(seconds_per_step(None, 100, steps, told=True) * 1e6)
     plain = statistics.median(figures[None])
     yield Row("step, 100 tasks, plain Trio", "time", plain, "µs")
+    yield Row("step, 100 tasks, plain Trio with an empty Instrument", "added", statistics.median(floor) - plain, "µs")
     for priority, gate, aim in ((TaskPriority.CRITICAL, 0.5, 0.3), (TaskPriority.BACKGROUND, 1.0, 0.7)):
         added = statistics.median(figures[priority]) - plain
         yield Row(f"step, 100 tasks, {priority.name}", "added", added, "µs", baseline=plain, gate=gate, aim=aim)
@@ -605,9 +631,13 @@ def max_case(quick: bool) -> Iterator[Row]:
 
 
 CASES: dict[str, Callable[[bool], Iterator[Row]]] = {
-    "wake": wake_cases,
+    "wake, quantum 200": wake_cases(200),
+    "wake, quantum 100": wake_cases(100),
+    "wake, quantum 50": wake_cases(50),
+    "wake, others": wake_others_cases,
     "huge": huge_case,
-    "herd": herd_cases,
+    "herd of 1,000": herd_cases(1000, 0.5),
+    "herd of 10,000": herd_cases(10_000, 2.0),
     "step": step_cases,
     "spawn": spawn_cases,
     "throughput": throughput_cases,
@@ -624,7 +654,7 @@ def cases(quick: bool) -> Iterator[Row]:
     arguments = sys.argv[1:]
     asked = arguments[arguments.index("--only") + 1] if "--only" in arguments else ""
     for word, case in CASES.items():
-        if (asked and (asked.startswith(word))) or (not asked and (quick or word != "max")):
+        if asked.startswith(word) or (asked and word.startswith(asked)) or (not asked and (quick or word != "max")):
             yield from case(quick)
 
 
