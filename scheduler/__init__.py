@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 from scheduler.affinity import Pin, pin_thread, unpinned
 from scheduler.backpressure import Backpressure
 from scheduler.channel_errors import Lagged, SendTimeout
-from scheduler.core import Scheduler, open_scheduler
+from scheduler.core import Scheduler
 from scheduler.current import checkpoint_if_needed, current_priority, should_yield, unconstrained
 from scheduler.handle import TaskCancelled, TaskHandle
 from scheduler.lanes import LaneSettings, TaskPriority
 from scheduler.mailbox import DEFAULT_SIZES, ChannelSizes, MailboxReceiver, MailboxSender, open_mailbox
+from scheduler.opening import open_scheduler
 from scheduler.settings import RuntimeSettings
 from scheduler.shared import EventLog, OrderQueue, PositionCache, SharedLog, SharedMap, SharedQueue
 from scheduler.statistics import LaneStatistics, SchedulerStatistics, Timing

@@ -18,6 +18,7 @@ import trio
 from trio.lowlevel import Task
 
 from scheduler.affinity import original_affinity
+from scheduler.functions import checked_sync_result
 from scheduler.lanes import LaneSettings, TaskPriority
 from scheduler.parking import park, wake
 from scheduler.settings import RuntimeSettings
@@ -148,4 +149,6 @@ def _call_unpinned(mask: set[int] | None, sync_fn: Callable[..., T], args: tuple
     """The first thing in the pool's thread: it may have been started by a pinned loop thread."""
     if mask is not None and os.sched_getaffinity(0) != mask:
         os.sched_setaffinity(threading.get_native_id(), mask)
-    return sync_fn(*args)
+    result = sync_fn(*args)
+    checked_sync_result(result, sync_fn)
+    return result

@@ -6,7 +6,7 @@ from time import perf_counter
 
 import trio
 
-from scheduler.gate import CELLS, Cell
+from scheduler.cells import CELLS, Cell
 from scheduler.jobs import JOB
 from scheduler.lanes import TaskPriority
 

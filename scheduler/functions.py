@@ -32,6 +32,29 @@ def checked_async_fn(async_fn: object) -> None:
         raise TypeError(f"async_fn must be an async function, {_shown(function)} is a synchronous one")
 
 
+def checked_sync_fn(sync_fn: object) -> None:
+    """Refuse what surely is no synchronous function, without calling it.
+
+    Raises:
+        TypeError: something not callable, or an async function.
+    """
+    if not callable(sync_fn):
+        raise TypeError(f"sync_fn must be callable, was {sync_fn!r}")
+    if inspect.iscoroutinefunction(sync_fn):
+        raise TypeError(f"sync_fn must be a synchronous function, {_shown(sync_fn)} is an async one")
+
+
+def checked_sync_result(result: object, sync_fn: object) -> None:
+    """Refuse a coroutine that ``sync_fn`` returned: it would never be awaited.
+
+    Raises:
+        TypeError: it is one.
+    """
+    if isinstance(result, CoroutineType):
+        result.close()
+        raise TypeError(f"sync_fn must be a synchronous function, {_shown(sync_fn)} returned a coroutine")
+
+
 def checked_coroutine(result: object, async_fn: object) -> None:
     """Refuse what ``async_fn`` returned if it is no coroutine.
 

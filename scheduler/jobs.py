@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 from scheduler.lanes import TaskPriority
 
 if TYPE_CHECKING:
-    from scheduler.gate import Cell, Gate
+    from scheduler.cells import Cell
+    from scheduler.gate import Gate
 
 
 class Owner(Protocol):

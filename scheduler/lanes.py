@@ -108,13 +108,15 @@ def checked_lanes(
     """All five lanes: those given, the defaults for the rest.
 
     Raises:
-        TypeError: a key is no lane or a value no ``LaneSettings``.
+        TypeError: no mapping, a key is no lane or a value no ``LaneSettings``.
         ValueError: an unknown lane, or minimum shares that exceed what the quota leaves.
     """
     if isinstance(critical_quota, bool) or not isinstance(critical_quota, (int, float)):
         raise TypeError(f"critical_quota must be a number, was {critical_quota!r}")
     if not 0 < critical_quota <= 1:
         raise ValueError(f"critical_quota must be above 0 and at most 1, was {critical_quota!r}")
+    if not isinstance(lanes, Mapping | None):
+        raise TypeError(f"lanes must map TaskPriority to LaneSettings, was {lanes!r}")
     chosen = dict(DEFAULT_LANES)
     for key, settings in (lanes or {}).items():
         if not isinstance(settings, LaneSettings):

@@ -11,7 +11,8 @@ import outcome
 import trio
 from trio.lowlevel import Abort, Task
 
-from scheduler.gate import CELLS, NOTHING_HANDED, Cell, Gate, LaneRecord
+from scheduler.cells import CELLS, NOTHING_HANDED, Cell
+from scheduler.gate import Gate, LaneRecord
 
 _THREAD_CALLBACKS = "<TrioToken.run_sync_soon task>"
 
@@ -54,14 +55,14 @@ def wake_all(tasks: Iterable[Task], value: object = None) -> None:
     find = CELLS.get
     for task in tasks:
         cell = find(task)
-        if cell is None or not cell.lane.index:
-            trio.lowlevel.reschedule(task, outcome.Value(value))
-            continue
-        cell.handed = value
-        cell.parked = True
-        if cell.lane is not lane:
+        if cell is None or cell.lane is not lane:
+            if cell is None or not cell.lane.index:
+                trio.lowlevel.reschedule(task, outcome.Value(value))
+                continue
             lane = cell.lane
             herd = herds.setdefault(lane, [])
+        cell.handed = value
+        cell.parked = True
         herd.append(cell)
     for lane, herd in herds.items():
         gate = herd[0].gate

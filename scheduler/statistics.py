@@ -77,7 +77,7 @@ class LaneStatistics:
     Attributes:
         tasks: tasks alive in the lane now.
         depth: of these, waiting at the gate now.
-        spawned: tasks started or moved into the lane by their parent's job.
+        spawned: tasks started in the lane, children that followed their parent included.
         steps: steps taken.
         busy_s: seconds spent in steps.
         forced_yields: how often a task had to give way: sent back at the gate because the quantum was used up or a

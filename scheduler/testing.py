@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import trio
 import trio.testing
 
+from scheduler.cells import CELLS
 from scheduler.core import Scheduler
-from scheduler.gate import CELLS
 from scheduler.lanes import TaskPriority
 
 __all__ = ["assert_at_rest", "assert_checkpoints"]

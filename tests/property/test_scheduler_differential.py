@@ -14,7 +14,7 @@ from hypothesis import given
 from trio.testing import MockClock
 
 from scheduler import Scheduler, TaskPriority, open_scheduler
-from scheduler.gate import CELLS
+from scheduler.cells import CELLS
 
 Operation = tuple[Any, ...]
 

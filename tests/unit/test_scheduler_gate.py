@@ -24,7 +24,7 @@ from scheduler import (
     should_yield,
     unconstrained,
 )
-from scheduler.gate import CELLS
+from scheduler.cells import CELLS
 from scheduler.parking import park, wake, wake_all
 from scheduler.testing import assert_at_rest
 from scheduler.testing import assert_checkpoints as assert_checkpoints_in_lane
@@ -175,6 +175,51 @@ def test_a_job_that_waits_long_is_not_overtaken() -> None:
 
     run(main)
     assert max(abs(place - number) for place, number in enumerate(log)) < 64
+
+
+def test_each_value_handed_over_arrives_once() -> None:
+    """Trap 1: outcomes are single-use, and a task may be sent back at the gate many times while it holds one."""
+    received: list[int] = []
+
+    async def consumer(receive: trio.MemoryReceiveChannel[int]) -> None:
+        async for item in receive:
+            received.append(item)
+            spin(30e-6)
+
+    async def main() -> None:
+        async with open_scheduler(quantum_s=20e-6) as scheduler:
+            send, receive = trio.open_memory_channel[int](0)
+            scheduler.start_soon(HIGH, stepping, [], 0, 300, 20e-6)
+            for _ in range(5):
+                scheduler.start_soon(BACKGROUND, consumer, receive.clone())
+            receive.close()
+            async with send:
+                for number in range(60):
+                    await send.send(number)
+        assert_at_rest(scheduler)
+
+    run(main)
+    assert sorted(received) == list(range(60))
+
+
+def test_being_scheduled_twice_counts_as_ready_once() -> None:
+    """Trap 3: a task that was woken and is then cancelled, moved and moved back is ready once, and wrapped once."""
+
+    async def main() -> None:
+        async with open_scheduler() as scheduler, open_scheduler() as second:
+            event = trio.Event()
+            handles = [opened.spawn(LOW, event.wait) for opened in (scheduler, second) for _ in range(5)]
+            await trio.testing.wait_all_tasks_blocked()
+            event.set()
+            for handle in handles:
+                handle.cancel()
+                handle.priority = CRITICAL
+                handle.priority = LOW
+            assert scheduler._gate.lanes[LOW].ready == len(handles) == len(CELLS)
+            assert all(not isinstance(cell.coro, type(cell)) for cell in CELLS.values())
+        assert_at_rest(scheduler)
+
+    run(main)
 
 
 def test_a_value_received_while_cancelled_is_not_lost() -> None:

@@ -467,6 +467,13 @@ def test_what_only_calling_shows_is_judged_by_the_result() -> None:
                 scheduler.start_soon(LOW, generator)
             with pytest.raises(TypeError, match="callable"):
                 await scheduler.run_blocking(3)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="answer is an async one"):
+                await scheduler.run_blocking(answer, 1)
+            with pytest.raises(TypeError, match=r"lambda.* returned a coroutine"):
+                await scheduler.run_blocking(lambda: answer(1))
+            with pytest.raises(ValueError, match="lanes"):
+                await scheduler.run_blocking(sync, priority=9)  # type: ignore[arg-type]
+            assert not called
         with pytest.raises(trio.ClosedResourceError):
             await scheduler.run_blocking(sync)
         assert scheduler.statistics().lanes[LOW].tasks == 0
@@ -489,6 +496,10 @@ def test_what_only_calling_shows_is_judged_by_the_result() -> None:
         ({"lanes": {LOW: LaneSettings(share=1, minimum_share=0.03)}}, ValueError, "add up"),
         ({"lanes": {LOW: 3}}, TypeError, "LaneSettings"),
         ({"lanes": {9: LaneSettings(share=1)}}, ValueError, "lanes"),
+        ({"lanes": [LaneSettings(share=1)]}, TypeError, "lanes must map"),
+        ({"critical_quota": math.nan}, ValueError, "critical_quota"),
+        ({"gate_children": "no"}, TypeError, "gate_children"),
+        ({"freeze_gc": 1}, TypeError, "freeze_gc"),
         ({"stall_after_s": 0}, ValueError, "stall_after_s"),
         ({"runtime": {}}, TypeError, "RuntimeSettings"),
     ],

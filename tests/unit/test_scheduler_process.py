@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -268,6 +269,21 @@ def test_a_pinned_thread_does_not_hand_its_mask_on(two_cores: set[int]) -> None:
         assert os.sched_getaffinity(0) == two_cores
 
     run(main)
+
+
+@pytest.mark.slow
+def test_no_figure_is_taken_beside_hypothesis() -> None:
+    """Trap 16: importing it makes Trio's scheduling deterministic for the whole process."""
+    root = Path(__file__).parents[2]
+    programs = {
+        "import sys, benchmarks.scheduler; print('hypothesis' in sys.modules)": "False",
+        "import hypothesis; from benchmarks.harness import main; main('none', lambda quick: iter(()))": "",
+    }
+    for program, printed in programs.items():
+        done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60)
+        assert done.stdout.strip() == printed
+    assert done.returncode == 1
+    assert "hypothesis is imported" in done.stderr
 
 
 def test_the_histogram_is_exact_to_six_percent() -> None:
