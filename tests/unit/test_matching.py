@@ -7,7 +7,9 @@ import attrs
 import pytest
 
 from trio_nt.errors import DuplicateOrder
-from trio_nt.exchange.matching import Exchange, Touch, fee_of
+from trio_nt.exchange.book import Touch
+from trio_nt.exchange.fees import fee_of
+from trio_nt.exchange.matching import Exchange
 from trio_nt.model.actions import OrderType, TimeInForce
 from trio_nt.model.instruments import Instrument, InstrumentKind, Instruments, Side
 from trio_nt.model.orders import BrokerUpdate, Liquidity, OrderRequest, OrderState, UpdateKind

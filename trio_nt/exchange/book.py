@@ -1,50 +1,36 @@
-"""An order in the venue's book, and the checks that a request must pass to get there.
+"""The venue's book: one account's orders, what is known of each instrument, and the ledger. It decides nothing.
 
 Pure: no Trio, no clock.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
-from typing import TypeAlias
+from typing import NamedTuple
 
 import attrs
+import numpy as np
+from numpy.typing import NDArray
 
 from trio_nt.model.actions import TimeInForce
-from trio_nt.model.instruments import Instrument, Side
+from trio_nt.model.instruments import Instrument, Instruments, Side
+from trio_nt.model.market import Column
 from trio_nt.model.money import EXACT, ZERO, Number, to_decimal
-from trio_nt.model.orders import OrderRequest, OrderState
+from trio_nt.model.orders import BrokerUpdate, Execution, OrderRequest, OrderState
+from trio_nt.model.positions import Ledger
 
-DUPLICATE_ID = "client_order_id must be unique"
-NOT_FOUND = "order not found"
-NOT_WORKING = "order is no longer working"
-LARGEST = Decimal(10) ** 15  # beyond this, amounts are mistakes, and products would not stay exact
-
-
-@attrs.frozen
-class Fees:
-    """Fractions of the notional that every execution pays, instead of each instrument's own."""
-
-    maker: Decimal = attrs.field(converter=to_decimal)
-    taker: Decimal = attrs.field(converter=to_decimal)
+_MINUTE_NS = 60_000_000_000
+NOTHING, BARS, TRADES, QUOTES = range(4)  # what an instrument's prices come from, the better source last
 
 
-FeesLike: TypeAlias = "Fees | Number | Mapping[str, Number] | None"
+class Touch(NamedTuple):
+    """The best bid and ask of one instrument and when they were quoted, UNIX ns."""
 
-
-def as_fees(fees: FeesLike) -> Fees | None:
-    """``None`` keeps the instruments' own fees; one number is both; a mapping has ``maker`` and ``taker``.
-
-    Raises:
-        TypeError, ValueError: no number, or a mapping with other keys.
-    """
-    if fees is None or isinstance(fees, Fees):
-        return fees
-    if isinstance(fees, Mapping):
-        if set(fees) != {"maker", "taker"}:
-            raise ValueError(f"fees must have the keys maker and taker, had {', '.join(map(str, fees)) or 'none'}")
-        return Fees(fees["maker"], fees["taker"])
-    return Fees(fees, fees)
+    bid: float
+    ask: float
+    bid_size: float
+    ask_size: float
+    ts: int
 
 
 @attrs.define(eq=False)
@@ -112,81 +98,120 @@ def open_order(request: OrderRequest, broker_order_id: str, index: int, day: dat
     )
 
 
-def check_request(
-    request: OrderRequest, instrument: Instrument, position: Decimal, working: Iterable[VenueOrder]
-) -> str | None:
-    """Why the venue does not take an order; None if it does.
+class InstrumentState:
+    """What the core remembers of one instrument."""
 
-    ``position`` is signed; ``working`` are the instrument's orders in the book.
-    """
-    order_type = request.order_type
-    for name, price, needed in (
-        ("limit_price", request.limit_price, order_type.needs_limit),
-        ("stop_price", request.stop_price, order_type.needs_stop),
-    ):
-        if needed and price is None:
-            return f"{order_type.value} orders require {name}"
-        if price is not None and not needed:
-            return f"{order_type.value} orders must not have {name}"
-        if price is not None and (problem := check_price(name, price, instrument)):
-            return problem
-    return (
-        check_quantity(request.quantity, instrument)
-        or _check_notional(request, instrument)
-        or _check_available(request, instrument, position, working)
-    )
+    __slots__ = ("day", "instrument", "is_open", "minute", "source", "touch", "working")
 
+    def __init__(self, instrument: Instrument) -> None:
+        self.instrument = instrument
+        self.touch: Touch | None = None
+        self.source = NOTHING
+        self.working: dict[str, VenueOrder] = {}  # by client order id, in order of arrival
+        self.minute = -1  # of the two values below: calendars change on minutes, and asking them costs
+        self.is_open = False
+        self.day: date | None = None
 
-def check_replace(
-    order: VenueOrder, instrument: Instrument, quantity: Decimal | None, limit_price: Decimal | None
-) -> str | None:
-    """Why the venue does not change an order; None if it does."""
-    if quantity is not None:
-        if problem := check_quantity(quantity, instrument):
-            return problem
-        if quantity <= order.filled_quantity:
-            return f"qty must be above the filled {order.filled_quantity}, was {quantity}"
-    if limit_price is not None:
-        if order.limit is None:
-            return f"{order.request.order_type.value} orders must not have limit_price"
-        return check_price("limit_price", limit_price, instrument)
-    return None
+    def at(self, now_ns: int) -> "InstrumentState":
+        """Bring ``is_open`` and ``day`` up to a moment."""
+        minute = now_ns // _MINUTE_NS
+        if minute != self.minute:
+            self.minute = minute
+            self.is_open = self.instrument.calendar.is_open(now_ns)
+            self.day = self.instrument.calendar.trading_day(now_ns)
+        return self
 
 
-def check_price(name: str, price: Decimal, instrument: Instrument) -> str | None:
-    if not (price.is_finite() and 0 < price < LARGEST):
-        return f"invalid {name} {price}. it must be above 0 and below {LARGEST}"
-    if price % instrument.tick_size:
-        # The words of the dialect that the loopback venue speaks.
-        return f"invalid {name} {price}. sub-penny increment does not fulfill minimum pricing criteria"
-    return None
+class Book:
+    """Orders, executions and the account. ``cash`` is by currency."""
 
+    def __init__(self, instruments: Instruments, cash: Mapping[str, Number]) -> None:
+        self.instruments = instruments
+        self.ledger = Ledger(instruments, {currency: to_decimal(amount) for currency, amount in cash.items()})
+        self.fills: list[BrokerUpdate] = []
+        self.working_count = 0
+        self.working_instruments: NDArray[np.bool_] = np.zeros(len(instruments), np.bool_)
+        """By instrument index: has waiting or working orders. The rows of all others need not be shown."""
+        self._states = [InstrumentState(instrument) for instrument in instruments]
+        self._orders: dict[str, VenueOrder] = {}
+        self._links: dict[str, VenueOrder] = {}
 
-def check_quantity(quantity: Decimal, instrument: Instrument) -> str | None:
-    if not (quantity.is_finite() and 0 < quantity < LARGEST):
-        return f"qty must be > 0 and below {LARGEST}, was {quantity}"
-    if quantity % instrument.lot_size:
-        return f"qty must be a multiple of {instrument.lot_size}, was {quantity}"
-    if quantity < instrument.min_quantity:
-        return f"qty must be at least {instrument.min_quantity}, was {quantity}"
-    return None
+    @property
+    def orders(self) -> Mapping[str, VenueOrder]:
+        """Every order ever taken, by client order id: the last link of its chain."""
+        return self._orders
 
+    @property
+    def links(self) -> Mapping[str, VenueOrder]:
+        """Every link of every chain, by broker order id, in order of arrival."""
+        return self._links
 
-def _check_notional(request: OrderRequest, instrument: Instrument) -> str | None:
-    if request.limit_price is None or not instrument.min_notional or request.reduce_only:
-        return None
-    notional = abs(instrument.notional(request.quantity, request.limit_price))
-    if notional < instrument.min_notional:
-        return f"cost basis must be >= minimal amount of order {instrument.min_notional}"
-    return None
+    def working_orders(self) -> list[VenueOrder]:
+        """Orders that can still fill, by instrument, then by arrival."""
+        return [order for state in self._states for order in state.working.values()]
 
+    def fills_since(self, ts_event: int) -> list[BrokerUpdate]:
+        """Executions at or after a moment, in order."""
+        first = len(self.fills)
+        while first and self.fills[first - 1].ts_event >= ts_event:
+            first -= 1
+        return self.fills[first:]
 
-def _check_available(
-    request: OrderRequest, instrument: Instrument, position: Decimal, working: Iterable[VenueOrder]
-) -> str | None:
-    if instrument.shortable or request.side is Side.BUY or request.reduce_only:
-        return None
-    held = sum((order.remaining_quantity for order in working if not order.is_buy), ZERO)
-    if request.quantity > position - held:
-        return f"insufficient qty available for order (requested: {request.quantity}, available: {position - held})"
-    return None
+    def is_working(self, indices: Column) -> NDArray[np.bool_]:
+        """For each instrument index: whether it has waiting or working orders."""
+        if self.working_count == 0:
+            return np.zeros(len(indices), np.bool_)
+        if len(self._states) < len(self.instruments):
+            self._grow()
+        return self.working_instruments[indices]
+
+    def state_of(self, index: int) -> InstrumentState:
+        """What is known of an instrument."""
+        if index >= len(self._states):
+            self._grow()
+        return self._states[index]
+
+    def last_quote(self, index: int) -> Touch | None:
+        return self.state_of(index).touch
+
+    def enter(self, order: VenueOrder) -> None:
+        """Take an order, or the next link of its chain, as working."""
+        key = order.request.client_order_id
+        self._orders[key] = self._links[order.broker_order_id] = order
+        self.state_of(order.index).working[key] = order
+        self.working_instruments[order.index] = True
+        self.working_count += 1
+
+    def leave(self, order: VenueOrder) -> None:
+        """An order no longer works; it stays known."""
+        working = self._states[order.index].working
+        del working[order.request.client_order_id]
+        self.working_instruments[order.index] = bool(working)
+        self.working_count -= 1
+
+    def take_execution(self, order: VenueOrder, execution: Execution) -> None:
+        """What an execution does to its order and to the account."""
+        quantity, price = execution.quantity, execution.price
+        self.ledger.book(
+            order.request.instrument, order.request.side, quantity, price, execution.fee, execution.fee_currency
+        )
+        order.filled_quantity = EXACT.add(order.filled_quantity, quantity)
+        order.filled_notional = EXACT.add(order.filled_notional, EXACT.multiply(quantity, price))
+
+    def continue_chain(self, old: VenueOrder, order: VenueOrder, now_ns: int) -> None:
+        """``order`` takes the place of ``old``: it carries on its fills, its day and how far it had come."""
+        order.day, order.state, order.is_triggered = old.day, old.state, old.is_triggered
+        order.filled_quantity, order.filled_notional = old.filled_quantity, old.filled_notional
+        order.replaces = old.broker_order_id
+        # With the same limit it goes on resting; with another it arrives anew.
+        order.is_resting = old.is_resting and order.limit == old.limit
+        self.leave(old)
+        old.state, old.replaced_by = OrderState.REPLACED, order.broker_order_id
+        old.updated_ns = old.ended_ns = now_ns
+        self.enter(order)
+
+    def _grow(self) -> None:
+        """Instruments may be registered after the venue has opened."""
+        known = len(self._states)
+        self._states.extend(InstrumentState(instrument) for instrument in list(self.instruments)[known:])
+        self.working_instruments = np.append(self.working_instruments, np.zeros(len(self._states) - known, np.bool_))

@@ -3,7 +3,8 @@
 Its rules:
 
 - A market order takes the touch: the ask to buy, the bid to sell. The whole quantity fills there, whatever size the
-  quote shows.
+  quote shows; or, where executions come in ``portion``s, a part: the rest of a limit order then rests, the rest of a
+  market order meets the next quote, the rest of an IOC order is cancelled, and FOK always fills whole.
 - An arriving order meets one quote. The venue that runs live (``match_on_arrival``) takes the quote in force; replay
   takes the first quote at or after the arrival, so a quote held from before does not count.
 - A limit that is marketable when it meets its first quote takes the touch. Otherwise it rests, and fills at its limit
@@ -23,81 +24,33 @@ Pure: no Trio, no clock. Rows with bad data are the caller's to keep out.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from itertools import count
-from typing import NamedTuple
 
 import attrs
-import numpy as np
-from numpy.typing import NDArray
 
 from trio_nt.errors import DuplicateOrder
-from trio_nt.exchange.book import (
-    DUPLICATE_ID,
-    NOT_FOUND,
-    NOT_WORKING,
-    FeesLike,
-    VenueOrder,
-    as_fees,
-    check_replace,
-    check_request,
-    open_order,
-)
+from trio_nt.exchange.book import BARS, QUOTES, TRADES, Book, InstrumentState, Touch, VenueOrder, open_order
+from trio_nt.exchange.checks import check_replace, check_request
+from trio_nt.exchange.fees import FeesLike, as_fees, fee_of
+from trio_nt.model.actions import TimeInForce
 from trio_nt.model.instruments import Instrument, Instruments, Side
-from trio_nt.model.market import Column
-from trio_nt.model.money import EXACT, ZERO, Number, to_decimal
+from trio_nt.model.money import ZERO, Number, to_decimal
 from trio_nt.model.orders import BrokerUpdate, Execution, Liquidity, OrderRequest, OrderState, UpdateKind
-from trio_nt.model.positions import Ledger
 
-FEE_STEP = Decimal("1e-8")
-_MINUTE_NS = 60_000_000_000
-_NOTHING, _BARS, _TRADES, _QUOTES = range(4)  # what an instrument's prices come from, the better source last
-
-
-class Touch(NamedTuple):
-    """The best bid and ask of one instrument and when they were quoted, UNIX ns."""
-
-    bid: float
-    ask: float
-    bid_size: float
-    ask_size: float
-    ts: int
-
-
+DUPLICATE_ID = "client_order_id must be unique"
+NOT_FOUND = "order not found"
+NOT_WORKING = "order is no longer working"
 Listener = Callable[[BrokerUpdate, VenueOrder], None]
 
 
-class _Market:
-    """What the core remembers of one instrument."""
-
-    __slots__ = ("day", "instrument", "is_open", "minute", "source", "touch", "working")
-
-    def __init__(self, instrument: Instrument) -> None:
-        self.instrument = instrument
-        self.touch: Touch | None = None
-        self.source = _NOTHING
-        self.working: dict[str, VenueOrder] = {}  # by client order id, in order of arrival
-        self.minute = -1  # of the two values below: calendars change on minutes, and asking them costs
-        self.is_open = False
-        self.day: date | None = None
-
-    def at(self, now_ns: int) -> "_Market":
-        """Bring ``is_open`` and ``day`` up to a moment."""
-        minute = now_ns // _MINUTE_NS
-        if minute != self.minute:
-            self.minute = minute
-            self.is_open = self.instrument.calendar.is_open(now_ns)
-            self.day = self.instrument.calendar.trading_day(now_ns)
-        return self
-
-
-class Exchange:
+class Exchange(Book):
     """A venue with one account. Each method returns what happened, in order; times are UNIX ns.
 
     ``cash`` is by currency. ``fees`` replaces the instruments' own. ``new_id`` makes order and execution ids, unique
     ones; by default they are numbered. ``listener`` hears each update at its moment, while the order still is in the
-    state that the update speaks of.
+    state that the update speaks of; ``on_progress`` hears of an order that was triggered or began to rest, which no
+    update tells. ``portion`` says how much of a quantity an execution takes; without it, all.
     """
 
     def __init__(
@@ -109,55 +62,17 @@ class Exchange:
         new_id: Callable[[], str] | None = None,
         fees: FeesLike = None,
         listener: Listener | None = None,
+        on_progress: Callable[[VenueOrder], None] | None = None,
+        portion: Callable[[Instrument, Decimal], Decimal] | None = None,
     ) -> None:
-        self.instruments = instruments
-        self.ledger = Ledger(instruments, {currency: to_decimal(amount) for currency, amount in cash.items()})
-        self.fills: list[BrokerUpdate] = []
-        self.working_count = 0
-        self.working_instruments: NDArray[np.bool_] = np.zeros(len(instruments), np.bool_)
-        """By instrument index: has waiting or working orders. The rows of all others need not be shown."""
+        super().__init__(instruments, cash)
         self._match_on_arrival = match_on_arrival
         self._fees = as_fees(fees)
         numbers = count(1)
         self._new_id = new_id or (lambda: f"V{next(numbers)}")
         self._listener = listener
-        self._markets = [_Market(instrument) for instrument in instruments]
-        self._orders: dict[str, VenueOrder] = {}
-        self._links: dict[str, VenueOrder] = {}
-
-    # -- what the book holds --
-
-    @property
-    def orders(self) -> Mapping[str, VenueOrder]:
-        """Every order ever taken, by client order id: the last link of its chain."""
-        return self._orders
-
-    @property
-    def links(self) -> Mapping[str, VenueOrder]:
-        """Every link of every chain, by broker order id, in order of arrival."""
-        return self._links
-
-    def working_orders(self) -> list[VenueOrder]:
-        """Orders that can still fill, by instrument, then by arrival."""
-        return [order for market in self._markets for order in market.working.values()]
-
-    def fills_since(self, ts_event: int) -> list[BrokerUpdate]:
-        """Executions at or after a moment, in order."""
-        first = len(self.fills)
-        while first and self.fills[first - 1].ts_event >= ts_event:
-            first -= 1
-        return self.fills[first:]
-
-    def is_working(self, indices: Column) -> NDArray[np.bool_]:
-        """For each instrument index: whether it has waiting or working orders."""
-        if self.working_count == 0:
-            return np.zeros(len(indices), np.bool_)
-        if len(self._markets) < len(self.instruments):
-            self._grow()
-        return self.working_instruments[indices]
-
-    def last_quote(self, index: int) -> Touch | None:
-        return self._market(index).touch
+        self._on_progress = on_progress
+        self._portion = portion
 
     # -- what a trader asks --
 
@@ -181,11 +96,11 @@ class Exchange:
                 )
             ]
         index = self.instruments.index(request.instrument)
-        market = self._market(index).at(now_ns)
+        market = self.state_of(index).at(now_ns)
         if quote is not None:
             self._show_quote(market, Touch(*quote))
         order = open_order(request, self._new_id(), index, market.day, now_ns)
-        self._add(market, order)
+        self.enter(order)
         self._emit(updates, UpdateKind.ACCEPTED, order, now_ns)
         self._arrive(market, order, now_ns, updates)
         return updates
@@ -220,22 +135,14 @@ class Exchange:
             updates.append(self._refusal(UpdateKind.REPLACE_REJECTED, client_order_id, now_ns, problem))
             return updates
         assert isinstance(old, VenueOrder)
-        market = self._markets[old.index]
+        market = self._states[old.index]
         request = attrs.evolve(
             old.request,
             quantity=old.request.quantity if quantity is None else quantity,
             limit_price=old.request.limit_price if limit_price is None else limit_price,
         )
         order = open_order(request, self._new_id(), old.index, old.day, now_ns)
-        order.day = old.day
-        order.filled_quantity, order.filled_notional = old.filled_quantity, old.filled_notional
-        order.state, order.is_triggered, order.replaces = old.state, old.is_triggered, old.broker_order_id
-        # With the same limit it goes on resting; with another it arrives anew.
-        order.is_resting = old.is_resting and order.limit == old.limit
-        self._remove(old)
-        old.state, old.replaced_by = OrderState.REPLACED, order.broker_order_id
-        old.updated_ns = old.ended_ns = now_ns
-        self._add(market, order)
+        self.continue_chain(old, order, now_ns)
         self._emit(updates, UpdateKind.REPLACED, order, now_ns)
         if not order.is_resting:
             self._arrive(market, order, now_ns, updates)
@@ -245,12 +152,12 @@ class Exchange:
 
     def touch(self, index: int, bid: float, ask: float, bid_size: float, ask_size: float, ts: int) -> None:
         """Remember a quote without matching: for instruments that have no working order."""
-        self._show_quote(self._market(index), Touch(bid, ask, bid_size, ask_size, ts))
+        self._show_quote(self.state_of(index), Touch(bid, ask, bid_size, ask_size, ts))
 
     def quote(
         self, index: int, bid: float, ask: float, bid_size: float, ask_size: float, now_ns: int
     ) -> list[BrokerUpdate]:
-        market = self._market(index)
+        market = self.state_of(index)
         self._show_quote(market, Touch(bid, ask, bid_size, ask_size, now_ns))
         updates: list[BrokerUpdate] = []
         if market.working:
@@ -259,28 +166,28 @@ class Exchange:
         return updates
 
     def trade(self, index: int, price: float, size: float, now_ns: int) -> list[BrokerUpdate]:
-        market = self._market(index)
-        market.source = max(market.source, _TRADES)
+        market = self.state_of(index)
+        market.source = max(market.source, TRADES)
         updates: list[BrokerUpdate] = []
         if not market.working:
             return updates
         for order in self._executable(market, now_ns, updates):
             if not order.is_triggered:
                 if order.reaches_stop(price):
-                    order.is_triggered = True
+                    self._trigger(order)
                     self._arrive(market, order, now_ns, updates)
             elif order.is_resting:
                 if order.is_printed_through(price):
                     self._fill_as_maker(order, now_ns, updates)
-            elif market.source == _TRADES:
+            elif market.source == TRADES:
                 self._meet_quote(order, price, price, now_ns, updates)
         return updates
 
     def bar(self, index: int, open: float, high: float, low: float, close: float, now_ns: int) -> list[BrokerUpdate]:
-        market = self._market(index)
-        market.source = max(market.source, _BARS)
+        market = self.state_of(index)
+        market.source = max(market.source, BARS)
         updates: list[BrokerUpdate] = []
-        if not market.working or market.source > _BARS:
+        if not market.working or market.source > BARS:
             return updates
         orders = list(self._executable(market, now_ns, updates))
         for order in orders:
@@ -301,7 +208,7 @@ class Exchange:
 
     # -- matching --
 
-    def _executable(self, market: _Market, now_ns: int, updates: list[BrokerUpdate]) -> Iterator[VenueOrder]:
+    def _executable(self, market: InstrumentState, now_ns: int, updates: list[BrokerUpdate]) -> Iterator[VenueOrder]:
         """The working orders of an instrument by arrival; those whose day is over end here; none while closed."""
         market.at(now_ns)
         for order in tuple(market.working.values()):
@@ -310,7 +217,7 @@ class Exchange:
             elif market.is_open and not order.state.is_final:
                 yield order
 
-    def _arrive(self, market: _Market, order: VenueOrder, now_ns: int, updates: list[BrokerUpdate]) -> None:
+    def _arrive(self, market: InstrumentState, order: VenueOrder, now_ns: int, updates: list[BrokerUpdate]) -> None:
         touch = market.touch
         if touch is not None and market.is_open and (self._match_on_arrival or touch.ts == now_ns):
             self._meet_quote(order, touch.bid, touch.ask, now_ns, updates)
@@ -320,7 +227,7 @@ class Exchange:
         if not order.is_triggered:
             if not order.reaches_stop(touch):
                 return
-            order.is_triggered = True
+            self._trigger(order)
         if order.is_marketable(touch):
             if order.is_resting:
                 self._fill_as_maker(order, now_ns, updates)
@@ -329,7 +236,18 @@ class Exchange:
         elif order.ends_at_once:
             self._end(updates, UpdateKind.CANCELLED, OrderState.CANCELLED, order, now_ns)
         else:
+            self._rest(order)
+
+    def _trigger(self, order: VenueOrder) -> None:
+        order.is_triggered = True
+        if self._on_progress is not None:
+            self._on_progress(order)
+
+    def _rest(self, order: VenueOrder) -> None:
+        if not order.is_resting:
             order.is_resting = True
+            if self._on_progress is not None:
+                self._on_progress(order)
 
     def _fill_as_maker(self, order: VenueOrder, now_ns: int, updates: list[BrokerUpdate]) -> None:
         assert order.request.limit_price is not None
@@ -339,29 +257,39 @@ class Exchange:
         self, order: VenueOrder, price: Decimal, liquidity: Liquidity, now_ns: int, updates: list[BrokerUpdate]
     ) -> None:
         request = order.request
-        instrument = self._markets[order.index].instrument
-        quantity = order.remaining_quantity
+        instrument = self._states[order.index].instrument
+        wanted = order.remaining_quantity
         if request.reduce_only:
-            quantity = min(quantity, self._reducible(request))
+            wanted = min(wanted, self._reducible(request))
+        quantity = wanted
+        if self._portion is not None and request.time_in_force is not TimeInForce.FOK:
+            quantity = self._portion(instrument, wanted)
         if quantity > 0:
-            rates = self._fees
-            if liquidity is Liquidity.MAKER:
-                rate = instrument.maker_fee if rates is None else rates.maker
-            else:
-                rate = instrument.taker_fee if rates is None else rates.taker
-            fee = fee_of(instrument, quantity, price, rate)
-            currency = instrument.settlement
-            self.ledger.book(instrument.id, request.side, quantity, price, fee, currency)
-            execution = Execution(self._new_id(), quantity, price, fee, currency, liquidity)
-            order.filled_quantity = EXACT.add(order.filled_quantity, quantity)
-            order.filled_notional = EXACT.add(order.filled_notional, EXACT.multiply(quantity, price))
+            execution = self._book_execution(order, instrument, quantity, price, liquidity)
             if not order.remaining_quantity:
                 self._end(updates, UpdateKind.FILLED, OrderState.FILLED, order, now_ns, execution)
                 return
             order.state = OrderState.PARTIALLY_FILLED
             self._emit(updates, UpdateKind.PARTIALLY_FILLED, order, now_ns, execution)
-        # Only a reduce-only order comes here: what is left of it would open a position.
+            if quantity < wanted and not order.ends_at_once:
+                if order.limit is not None:
+                    self._rest(order)
+                return
+        # The rest of an order that ends at once, or of a reduce-only order, where it would open a position.
         self._end(updates, UpdateKind.CANCELLED, OrderState.CANCELLED, order, now_ns)
+
+    def _book_execution(
+        self, order: VenueOrder, instrument: Instrument, quantity: Decimal, price: Decimal, liquidity: Liquidity
+    ) -> Execution:
+        rates = self._fees
+        if liquidity is Liquidity.MAKER:
+            rate = instrument.maker_fee if rates is None else rates.maker
+        else:
+            rate = instrument.taker_fee if rates is None else rates.taker
+        fee = fee_of(instrument, quantity, price, rate)
+        execution = Execution(self._new_id(), quantity, price, fee, instrument.settlement, liquidity)
+        self.take_execution(order, execution)
+        return execution
 
     def _reducible(self, request: OrderRequest) -> Decimal:
         position = self.ledger.position(request.instrument).quantity
@@ -372,44 +300,20 @@ class Exchange:
             return f"asset {request.instrument!r} not found"
         index = self.instruments.index(request.instrument)
         position = self.ledger.position(request.instrument).quantity
-        return check_request(request, self.instruments[index], position, self._market(index).working.values())
+        return check_request(request, self.instruments[index], position, self.state_of(index).working.values())
 
     # -- the book --
 
-    def _market(self, index: int) -> _Market:
-        if index >= len(self._markets):
-            self._grow()
-        return self._markets[index]
-
-    def _grow(self) -> None:
-        """Instruments may be registered after the venue has opened."""
-        known = len(self._markets)
-        self._markets.extend(_Market(instrument) for instrument in list(self.instruments)[known:])
-        self.working_instruments = np.append(self.working_instruments, np.zeros(len(self._markets) - known, np.bool_))
-
-    def _show_quote(self, market: _Market, touch: Touch) -> None:
+    def _show_quote(self, market: InstrumentState, touch: Touch) -> None:
         market.touch = touch
-        market.source = _QUOTES
-
-    def _add(self, market: _Market, order: VenueOrder) -> None:
-        self._orders[order.request.client_order_id] = order
-        self._links[order.broker_order_id] = order
-        market.working[order.request.client_order_id] = order
-        self.working_instruments[order.index] = True
-        self.working_count += 1
-
-    def _remove(self, order: VenueOrder) -> None:
-        working = self._markets[order.index].working
-        del working[order.request.client_order_id]
-        self.working_instruments[order.index] = bool(working)
-        self.working_count -= 1
+        market.source = QUOTES
 
     def _working_order(self, client_order_id: str, now_ns: int, updates: list[BrokerUpdate]) -> "VenueOrder | str":
         """The order if it can still be changed, else why not."""
         order = self._orders.get(client_order_id)
         if order is None:
             return NOT_FOUND
-        if not order.state.is_final and order.day not in (None, self._markets[order.index].at(now_ns).day):
+        if not order.state.is_final and order.day not in (None, self._states[order.index].at(now_ns).day):
             self._end(updates, UpdateKind.EXPIRED, OrderState.EXPIRED, order, now_ns)
         return f"{NOT_WORKING}: {order.state.value}" if order.state.is_final else order
 
@@ -424,7 +328,7 @@ class Exchange:
     ) -> None:
         order.state = state
         order.ended_ns = now_ns
-        self._remove(order)
+        self.leave(order)
         self._emit(updates, kind, order, now_ns, execution)
 
     def _emit(
@@ -450,9 +354,3 @@ class Exchange:
         order = self._orders.get(client_order_id)
         broker_order_id, instrument = ("", "") if order is None else (order.broker_order_id, order.request.instrument)
         return BrokerUpdate(kind, client_order_id, broker_order_id, instrument, now_ns, reason=reason)
-
-
-def fee_of(instrument: Instrument, quantity: Decimal, price: Decimal, rate: Decimal) -> Decimal:
-    """What an execution pays, in the settlement currency, to the eighth decimal place; negative: a rebate."""
-    exact = EXACT.multiply(abs(instrument.notional(quantity, price)), rate)
-    return exact.quantize(FEE_STEP, ROUND_HALF_EVEN, EXACT)

@@ -12,7 +12,8 @@ import numpy as np
 import trio
 
 from trio_nt.errors import ExecutionError, OrderRejected
-from trio_nt.exchange.book import FeesLike, VenueOrder
+from trio_nt.exchange.book import VenueOrder
+from trio_nt.exchange.fees import FeesLike
 from trio_nt.exchange.matching import Exchange
 from trio_nt.model.broker import Account, BrokerOrder
 from trio_nt.model.instruments import Instruments

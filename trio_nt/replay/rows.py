@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from trio_nt.exchange.matching import Touch
+from trio_nt.exchange.book import Touch
 from trio_nt.model.instruments import Instruments
 from trio_nt.model.market import QUOTE, Columns
 from trio_nt.strategies.runner import BEFORE_ROWS, Block

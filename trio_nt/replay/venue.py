@@ -4,7 +4,8 @@ import heapq
 from decimal import Decimal
 from typing import NamedTuple, TypeAlias
 
-from trio_nt.exchange.matching import Exchange, Touch
+from trio_nt.exchange.book import Touch
+from trio_nt.exchange.matching import Exchange
 from trio_nt.model.events import OrderEvent
 from trio_nt.model.instruments import Instruments
 from trio_nt.model.market import QUOTE
