@@ -1,4 +1,7 @@
-"""The matching core against an account kept by hand, in fractions: nothing is lost, nothing fills outside the rules."""
+"""The matching core against an account kept by hand, in fractions: nothing is lost, nothing fills outside the rules.
+
+At any point the venue may die and be rebuilt from its log.
+"""
 
 from decimal import Decimal
 from fractions import Fraction
@@ -10,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from trio_nt.errors import DuplicateOrder
 from trio_nt.exchange.matching import Exchange
+from trio_nt.exchange.records import Record, line_of, progress_of, read_lines, record_of, restore
 from trio_nt.model.actions import OrderType, TimeInForce
 from trio_nt.model.instruments import Instrument, Instruments, Side
 from trio_nt.model.orders import BrokerUpdate, Liquidity, OrderRequest, UpdateKind
@@ -36,6 +40,7 @@ class Known:
     time_in_force: TimeInForce
     broker_order_id: str
     day: int
+    filled: Decimal = Decimal(0)
     is_open: bool = True
 
     def allows(self, price: Decimal) -> bool:
@@ -52,10 +57,13 @@ class VenueMachine(RuleBasedStateMachine):
     @initialize(live=st.booleans())
     def open(self, live: bool) -> None:
         self.live = live
-        instruments = Instruments(
+        self.instruments = Instruments(
             Instrument(id=symbol, symbol=symbol, maker_fee="0.00007", taker_fee="0.00031") for symbol in SYMBOLS
         )
-        self.exchange = Exchange(instruments, cash={"USD": 1_000}, match_on_arrival=live)
+        self.log: list[bytes] = []
+        self.ids = 0
+        self.part = 0  # lots that an execution leaves over
+        self.exchange = self.venue()
         self.now = 1
         self.orders: dict[str, Known] = {}
         self.executions: set[str] = set()
@@ -63,6 +71,24 @@ class VenueMachine(RuleBasedStateMachine):
         self.positions = [Fraction(0)] * len(SYMBOLS)
         self.touches: list[tuple[int, int] | None] = [None] * len(SYMBOLS)
         self.shown = 0  # when the market last showed a quote
+
+    def venue(self) -> Exchange:
+        return Exchange(
+            self.instruments,
+            cash={"USD": 1_000},
+            match_on_arrival=self.live,
+            new_id=self.new_id,
+            listener=lambda update, order: self.note(record_of(update, order)),
+            on_progress=lambda order: self.note(progress_of(order, self.now)),
+            portion=lambda instrument, quantity: quantity - self.part if quantity > self.part else quantity,
+        )
+
+    def new_id(self) -> str:
+        self.ids += 1
+        return f"v{self.ids}"
+
+    def note(self, record: Record) -> None:
+        self.log.append(line_of(record))
 
     # -- what the trader does --
 
@@ -76,6 +102,7 @@ class VenueMachine(RuleBasedStateMachine):
     )
     def submit(self, index, side, quantity, limit, stop, time_in_force):
         key = f"o{len(self.orders)}"
+        self.partly = set()
         kind = {
             (False, False): OrderType.MARKET,
             (True, False): OrderType.LIMIT,
@@ -94,6 +121,7 @@ class VenueMachine(RuleBasedStateMachine):
         )
         assert self.live or self.shown == self.now or not updates[1:]
         self.take(updates[1:])
+        assert key not in self.partly or time_in_force is not TimeInForce.FOK
 
     @precondition(lambda self: self.orders)
     @rule(data=st.data())
@@ -127,7 +155,12 @@ class VenueMachine(RuleBasedStateMachine):
         new_quantity = None if quantity is None else Decimal(quantity)
         updates = self.exchange.replace(key, quantity=new_quantity, limit_price=limit_price, now_ns=self.now)
         if updates[-1].kind is UpdateKind.REPLACE_REJECTED:
-            assert not order.is_open or self.is_over(key) or (limit is not None and order.limit is None)
+            assert (
+                not order.is_open
+                or self.is_over(key)
+                or (limit is not None and order.limit is None)
+                or (quantity is not None and quantity <= order.filled)
+            )
             self.take(updates[:-1])
             return
         assert updates[0].kind is UpdateKind.REPLACED
@@ -144,13 +177,18 @@ class VenueMachine(RuleBasedStateMachine):
         self.now += later
         self.touches[index] = (bid, bid + spread)
         self.shown = self.now
+        self.partly = set()
         self.take(self.exchange.quote(index, price_of(bid), price_of(bid + spread), 1.0, 1.0, self.now))
         for key, order in self.orders.items():
             if not order.is_open or order.index != index:
                 continue
             assert not self.is_over(key)
-            # Whoever has met a quote and still works could not trade against it.
-            assert order.stop is not None or (order.limit is not None and not self.is_marketable(order))
+            # Whoever has met a quote and still works could not trade against it, or not as a whole.
+            assert (
+                key in self.partly
+                or order.stop is not None
+                or (order.limit is not None and not self.is_marketable(order))
+            )
 
     @rule(index=symbols, tick=ticks, later=st.integers(0, 2))
     def trade(self, index, tick, later):
@@ -160,6 +198,21 @@ class VenueMachine(RuleBasedStateMachine):
     @rule()
     def next_day(self):
         self.now = (self.day + 1) * DAY_NS
+
+    @rule(part=st.integers(0, 3))
+    def fill_in_parts(self, part):
+        self.part = part
+
+    @rule()
+    def die_and_come_back(self):
+        """What the log says is all that there was, quotes excepted: those the market shows again."""
+        died, self.exchange = self.exchange, self.venue()
+        restore(self.exchange, read_lines(b"".join(self.log)))
+        assert contents(self.exchange) == contents(died)
+        for index, touch in enumerate(self.touches):
+            if touch is not None:
+                bid, ask = touch
+                self.exchange.touch(index, price_of(bid), price_of(ask), 1.0, 1.0, died.last_quote(index).ts)
 
     # -- what the owner knows --
 
@@ -183,9 +236,14 @@ class VenueMachine(RuleBasedStateMachine):
         for update in updates:
             order = self.orders[update.client_order_id]
             assert order.is_open, "an order that has ended goes on"
-            assert update.kind in ENDS
             assert update.broker_order_id == order.broker_order_id
             assert update.ts_event == self.now
+            if update.kind is UpdateKind.PARTIALLY_FILLED:
+                assert not self.is_over(update.client_order_id)
+                self.partly.add(update.client_order_id)
+                self.book(order, update, print_tick)
+                continue
+            assert update.kind in ENDS
             order.is_open = False
             if update.kind is UpdateKind.EXPIRED:
                 assert self.is_over(update.client_order_id)
@@ -198,7 +256,11 @@ class VenueMachine(RuleBasedStateMachine):
         assert execution is not None
         assert execution.execution_id not in self.executions
         self.executions.add(execution.execution_id)
-        assert execution.quantity == order.quantity
+        left = order.quantity - order.filled
+        whole = order.time_in_force is TimeInForce.FOK or left <= self.part
+        assert execution.quantity == (left if whole else left - self.part)
+        assert (execution.quantity == left) == (update.kind is UpdateKind.FILLED)
+        order.filled += execution.quantity
         assert order.allows(execution.price), "worse than its limit"
         touch = self.touches[order.index]
         if execution.liquidity is Liquidity.MAKER:
@@ -234,6 +296,22 @@ class VenueMachine(RuleBasedStateMachine):
         assert self.exchange.working_instruments.tolist() == open_now
         assert self.exchange.working_count == sum(order.is_open for order in self.orders.values())
         assert set(self.exchange.orders) == set(self.orders)
+
+
+def contents(exchange: Exchange) -> tuple[object, ...]:
+    """All that a book holds."""
+    ledger = exchange.ledger
+    return (
+        [attrs.asdict(order) for order in exchange.links.values()],
+        [(key, order.broker_order_id) for key, order in exchange.orders.items()],
+        [order.broker_order_id for order in exchange.working_orders()],
+        exchange.working_instruments.tolist(),
+        exchange.fills,
+        dict(ledger.cash),
+        dict(ledger.fees),
+        dict(ledger.realised),
+        dict(ledger.positions),
+    )
 
 
 REFUSED_CANCEL = UpdateKind.CANCEL_REJECTED

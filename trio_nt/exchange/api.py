@@ -58,6 +58,11 @@ def _unprocessable(message: str, code: int = alpaca.UNPROCESSABLE) -> _Problem:
     return _Problem(422, code, message)
 
 
+def _refused(reason: str) -> _Problem:
+    """What the matching core said no to."""
+    return _Problem(403, alpaca.FORBIDDEN, reason) if reason.startswith("insufficient") else _unprocessable(reason)
+
+
 class _RateLimit:
     """So many requests per API key and minute of the clock."""
 
@@ -158,10 +163,7 @@ class Api:
         except DuplicateOrder as error:
             raise _unprocessable(str(error), alpaca.BAD_PARAMETER) from error
         if updates[-1].kind is UpdateKind.REJECTED:
-            reason = updates[-1].reason
-            if reason.startswith("insufficient"):
-                raise _Problem(403, alpaca.FORBIDDEN, reason)
-            raise _unprocessable(reason)
+            raise _refused(updates[-1].reason)
         return _json(venue.order_message(venue.exchange.orders[wanted.client_order_id]))
 
     def _replace(self, request: Request, broker_order_id: str) -> Response:
@@ -179,7 +181,7 @@ class Api:
             client_order_id, quantity=body.qty, limit_price=body.limit_price, now_ns=self._venue.now_ns()
         )
         if updates[-1].kind is UpdateKind.REPLACE_REJECTED:
-            raise _unprocessable(updates[-1].reason)
+            raise _refused(updates[-1].reason)
         return _json(self._venue.order_message(exchange.orders[client_order_id]))
 
     def _cancel(self, request: Request, broker_order_id: str) -> Response:

@@ -57,6 +57,7 @@ class VenueOrder:
     ended_ns: int = 0
     replaces: str = ""
     replaced_by: str = ""
+    value: float = 0.0  # about, when it came to work
 
     @property
     def remaining_quantity(self) -> Decimal:
@@ -130,6 +131,7 @@ class Book:
         self.ledger = Ledger(instruments, {currency: to_decimal(amount) for currency, amount in cash.items()})
         self.fills: list[BrokerUpdate] = []
         self.working_count = 0
+        self.working_value = 0.0  # of all working orders, about
         self.working_instruments: NDArray[np.bool_] = np.zeros(len(instruments), np.bool_)
         """By instrument index: has waiting or working orders. The rows of all others need not be shown."""
         self._states = [InstrumentState(instrument) for instrument in instruments]
@@ -181,6 +183,8 @@ class Book:
         self.state_of(order.index).working[key] = order
         self.working_instruments[order.index] = True
         self.working_count += 1
+        order.value = float(order.request.quantity) * max(order.limit or 0.0, order.stop or 0.0)
+        self.working_value += order.value
 
     def leave(self, order: VenueOrder) -> None:
         """An order no longer works; it stays known."""
@@ -188,6 +192,7 @@ class Book:
         del working[order.request.client_order_id]
         self.working_instruments[order.index] = bool(working)
         self.working_count -= 1
+        self.working_value = self.working_value - order.value if self.working_count else 0.0
 
     def take_execution(self, order: VenueOrder, execution: Execution) -> None:
         """What an execution does to its order and to the account."""

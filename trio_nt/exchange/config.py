@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
 
 import attrs
 
@@ -19,7 +20,10 @@ class ExchangeConfig:
 
     ``keys`` are the accepted pairs of API key and secret; all of them open the one account. ``step_ns`` is the grid of
     the market's schedule. ``outbox_bytes`` is how much a stream's client may be behind before it is dropped.
-    ``duration_s=None`` runs until it is told to end.
+    ``duration_s=None`` runs until it is told to end. ``leverage`` × equity is what may be open; None takes every order.
+    ``partial_fills`` is the share of executions that take only a part of their order. ``state`` is a folder for the
+    venue's log: with it every order, fill and cancel is on the disk before anybody is told, and a venue that opens on
+    the same folder goes on where the last one ended, however it ended.
 
     Raises:
         ValueError, TypeError: a value out of its range; the message names it.
@@ -40,3 +44,6 @@ class ExchangeConfig:
     step_ns: int = attrs.field(default=1_000_000, validator=attrs.validators.gt(0))
     requests_per_minute: int = attrs.field(default=300_000, validator=attrs.validators.gt(0))
     outbox_bytes: int = attrs.field(default=1_048_576, validator=attrs.validators.gt(0))
+    leverage: Decimal | None = attrs.field(default=Decimal(4), converter=attrs.converters.optional(_amount))
+    partial_fills: float = attrs.field(default=0.0, validator=[attrs.validators.ge(0), attrs.validators.lt(1)])
+    state: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))

@@ -42,6 +42,7 @@ DUPLICATE_ID = "client_order_id must be unique"
 NOT_FOUND = "order not found"
 NOT_WORKING = "order is no longer working"
 Listener = Callable[[BrokerUpdate, VenueOrder], None]
+Afford = Callable[[OrderRequest, int, VenueOrder | None], str | None]
 
 
 class Exchange(Book):
@@ -50,7 +51,8 @@ class Exchange(Book):
     ``cash`` is by currency. ``fees`` replaces the instruments' own. ``new_id`` makes order and execution ids, unique
     ones; by default they are numbered. ``listener`` hears each update at its moment, while the order still is in the
     state that the update speaks of; ``on_progress`` hears of an order that was triggered or began to rest, which no
-    update tells. ``portion`` says how much of a quantity an execution takes; without it, all.
+    update tells. ``portion`` says how much of a quantity an execution takes; without it, all. ``afford`` says why the
+    account cannot afford an order, or one that replaces another.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Exchange(Book):
         listener: Listener | None = None,
         on_progress: Callable[[VenueOrder], None] | None = None,
         portion: Callable[[Instrument, Decimal], Decimal] | None = None,
+        afford: Afford | None = None,
     ) -> None:
         super().__init__(instruments, cash)
         self._match_on_arrival = match_on_arrival
@@ -73,6 +76,7 @@ class Exchange(Book):
         self._listener = listener
         self._on_progress = on_progress
         self._portion = portion
+        self._afford = afford
 
     # -- what a trader asks --
 
@@ -128,19 +132,12 @@ class Exchange(Book):
         """
         updates: list[BrokerUpdate] = []
         old = self._working_order(client_order_id, now_ns, updates)
-        problem = (
-            old if isinstance(old, str) else check_replace(old, self.instruments[old.index], quantity, limit_price)
-        )
-        if problem is not None:
-            updates.append(self._refusal(UpdateKind.REPLACE_REJECTED, client_order_id, now_ns, problem))
+        request = old if isinstance(old, str) else self._replacement(old, quantity, limit_price)
+        if isinstance(request, str):
+            updates.append(self._refusal(UpdateKind.REPLACE_REJECTED, client_order_id, now_ns, request))
             return updates
         assert isinstance(old, VenueOrder)
         market = self._states[old.index]
-        request = attrs.evolve(
-            old.request,
-            quantity=old.request.quantity if quantity is None else quantity,
-            limit_price=old.request.limit_price if limit_price is None else limit_price,
-        )
         order = open_order(request, self._new_id(), old.index, old.day, now_ns)
         self.continue_chain(old, order, now_ns)
         self._emit(updates, UpdateKind.REPLACED, order, now_ns)
@@ -291,6 +288,21 @@ class Exchange(Book):
         self.take_execution(order, execution)
         return execution
 
+    def _replacement(
+        self, old: VenueOrder, quantity: Decimal | None, limit_price: Decimal | None
+    ) -> OrderRequest | str:
+        """What a replace asks for, or why it is refused."""
+        problem = check_replace(old, self.instruments[old.index], quantity, limit_price)
+        if problem is not None:
+            return problem
+        request = attrs.evolve(
+            old.request,
+            quantity=old.request.quantity if quantity is None else quantity,
+            limit_price=old.request.limit_price if limit_price is None else limit_price,
+        )
+        problem = None if self._afford is None else self._afford(request, old.index, old)
+        return request if problem is None else problem
+
     def _reducible(self, request: OrderRequest) -> Decimal:
         position = self.ledger.position(request.instrument).quantity
         return max(ZERO, -position if request.side is Side.BUY else position)
@@ -300,7 +312,10 @@ class Exchange(Book):
             return f"asset {request.instrument!r} not found"
         index = self.instruments.index(request.instrument)
         position = self.ledger.position(request.instrument).quantity
-        return check_request(request, self.instruments[index], position, self.state_of(index).working.values())
+        problem = check_request(request, self.instruments[index], position, self.state_of(index).working.values())
+        if problem is None and self._afford is not None:
+            problem = self._afford(request, index, None)
+        return problem
 
     # -- the book --
 

@@ -39,11 +39,17 @@ async def _main(config: ExchangeConfig, announce: Callable[[str], None], end_wit
             nursery.start_soon(_end_with_stdin, nursery.cancel_scope)
 
         async def serve(task_status: trio.TaskStatus[int]) -> None:
-            await serve_exchange(config, now_ns=time.time_ns, task_status=task_status)
+            await serve_exchange(config, now_ns=_steady_clock(), task_status=task_status)
             nursery.cancel_scope.cancel()
 
         port = await nursery.start(serve)
         announce(f"listening on http://{config.host}:{port}")
+
+
+def _steady_clock() -> Callable[[], int]:
+    """UNIX ns that never step: the machine's clock may be set while the venue runs."""
+    offset = time.time_ns() - time.perf_counter_ns()
+    return lambda: time.perf_counter_ns() + offset
 
 
 async def _end_on_signal(scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:

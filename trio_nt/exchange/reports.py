@@ -8,7 +8,6 @@ from trio_nt.model.money import ZERO
 from trio_nt.model.orders import BrokerUpdate, UpdateKind
 
 _DAY_NS = 86_400_000_000_000
-MULTIPLIER = 4  # stated, as the paper account states it; this venue does not check buying power
 
 
 def account_message(venue: Venue) -> AccountMessage:
@@ -24,19 +23,19 @@ def account_message(venue: Venue) -> AccountMessage:
         equity=shown(equity),
         last_equity=amount(venue.config.cash),
         portfolio_value=shown(equity),
-        buying_power=shown(max(ZERO, equity) * MULTIPLIER),
+        buying_power=shown(max(ZERO, venue.margin.buying_power())),
         long_market_value=shown(sum((value for value in values if value > 0), ZERO)),
         short_market_value=shown(sum((value for value in values if value < 0), ZERO)),
         initial_margin="0",
         maintenance_margin="0",
         accrued_fees=amount(ledger.fees["USD"]),
-        multiplier=str(MULTIPLIER),
+        multiplier=amount(venue.margin.leverage),
         shorting_enabled=True,
         trading_blocked=False,
         transfers_blocked=False,
         account_blocked=False,
         trade_suspended_by_user=False,
-        created_at=format_time(venue.started_ns),
+        created_at=format_time(venue.created_ns),
     )
 
 

@@ -6,7 +6,7 @@ One task paces the market, one per connection serves it. Nothing here decides an
 import errno
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from trio_nt.errors import EnvironmentFailure
 from trio_nt.exchange.api import Api, Request, Response
 from trio_nt.exchange.config import ExchangeConfig
 from trio_nt.exchange.pacing import Pacer
+from trio_nt.exchange.statelog import StateLog, open_log
 from trio_nt.exchange.streams import EncodedRows, MarketSession, Outbox, TradeSession
 from trio_nt.exchange.venue import Venue
 from trio_nt.websocket import ConnectionFailed, WebSocket, accept
@@ -59,8 +60,9 @@ class _Writer:
 
 
 class _Server:
-    def __init__(self, config: ExchangeConfig, now_ns: Callable[[], int]) -> None:
-        self.venue = Venue(config, now_ns)
+    def __init__(self, config: ExchangeConfig, now_ns: Callable[[], int], log: StateLog | None = None) -> None:
+        self._log = log
+        self.venue = Venue(config, now_ns) if log is None else Venue(config, now_ns, past=log.records, record=log.note)
         self._api = Api(self.venue, simulation=self._simulation)
         self._config = config
         self._market_sessions: dict[str, tuple[MarketSession, _Writer]] = {}
@@ -118,6 +120,8 @@ class _Server:
                 await self._serve_websocket(stream, bytes(received), target.partition("?")[0])
                 return
             response = self._api.handle(Request(request.method.decode(), target, headers, body))
+            if self._log is not None:
+                await self._log.settled()
             await stream.send_all(_response_bytes(connection, response))
             if connection.our_state is h11.MUST_CLOSE or connection.their_state is h11.MUST_CLOSE:
                 return
@@ -159,11 +163,13 @@ class _Server:
             session.publish(message)
             writer.wake()
 
-        self.venue.listeners.append(publish)
+        log = self._log
+        listener = publish if log is None else lambda message: log.tell(partial(publish, message))
+        self.venue.listeners.append(listener)
         try:
             await _converse(socket, session, writer)
         finally:
-            self.venue.listeners.remove(publish)
+            self.venue.listeners.remove(listener)
             await socket.close()  # noqa: ASYNC102 - shields itself, with a deadline
 
     def _simulation(self) -> Mapping[str, Any]:
@@ -252,19 +258,32 @@ async def serve_exchange(
     ``now_ns`` is the venue's clock, UNIX ns. Clients that are connected at the end hear a closing handshake.
 
     Raises:
-        EnvironmentFailure: the port is in use or not allowed.
+        EnvironmentFailure: the port is in use or not allowed; the log in ``config.state`` is in use, damaged, of
+            other settings, or cannot be written.
     """
+    with ExitStack() as stack:
+        log = None
+        if config.state is not None:
+            log = open_log(config.state)
+            stack.callback(log.close)
+        await _serve(_Server(config, now_ns, log), config, log, task_status)
+
+
+async def _serve(
+    server: _Server, config: ExchangeConfig, log: StateLog | None, task_status: trio.TaskStatus[int]
+) -> None:
     try:
         listeners = await trio.open_tcp_listeners(config.port, host=config.host)
     except OSError as error:
         why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be opened: {error.strerror or error}"
         raise EnvironmentFailure(f"port {config.port} on {config.host} {why}") from error
-    server = _Server(config, now_ns)
     with trio.CancelScope() as scope:
         if config.duration_s is not None:
             scope.deadline = trio.current_time() + config.duration_s
         async with trio.open_nursery() as nursery:
             port: int = listeners[0].socket.getsockname()[1]
+            if log is not None:
+                nursery.start_soon(log.run)
             nursery.start_soon(server.run_market)
             nursery.start_soon(partial(trio.serve_listeners, server.serve, listeners))
             task_status.started(port)

@@ -5,16 +5,19 @@ Pure: the caller brings the time, and takes the messages away.
 
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 from trio_nt import alpaca
 from trio_nt.alpaca import OrderMessage, PositionMessage, TradeUpdate, amount, format_time
+from trio_nt.errors import EnvironmentFailure
 from trio_nt.exchange.book import VenueOrder
 from trio_nt.exchange.config import ExchangeConfig
+from trio_nt.exchange.margin import Margin
 from trio_nt.exchange.market import Market, venue_instruments
 from trio_nt.exchange.matching import Exchange
-from trio_nt.model.instruments import Side
+from trio_nt.exchange.records import OPENED, Past, Record, past_of, progress_of, record_of, restore
+from trio_nt.model.instruments import Instrument, Side
 from trio_nt.model.market import QUOTE, Columns
 from trio_nt.model.money import EXACT, ZERO, to_decimal
 from trio_nt.model.orders import BrokerUpdate, OrderState, UpdateKind
@@ -29,18 +32,32 @@ _PLACES = Decimal("1e-8")
 class Venue:
     """One account's venue. ``now_ns`` is the venue's clock, UNIX ns; its market begins at its first reading.
 
-    ``listeners`` hear each order's updates as encoded messages of the stream ``trade_updates``, in order.
+    ``listeners`` hear each order's updates as encoded messages of the stream ``trade_updates``, in order. ``past`` is
+    what an earlier venue had recorded: this one goes on from there, at a later time and with other ids. ``record``
+    hears of everything that must be known to do so again, before the listeners do.
+
+    Raises:
+        EnvironmentFailure: ``past`` contradicts itself or the settings.
     """
 
-    def __init__(self, config: ExchangeConfig, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        config: ExchangeConfig,
+        now_ns: Callable[[], int],
+        *,
+        past: Sequence[Record] = (),
+        record: Callable[[Record], None] | None = None,
+    ) -> None:
         self.config = config
-        self.now_ns = now_ns
+        known = _past(config, past)
+        self.now_ns = _never_before(now_ns, known.last_ns)
         self.instruments = venue_instruments(config.symbols, maker_fee=config.maker_fee, taker_fee=config.taker_fee)
         self.symbols = self.instruments.ids
         self.asset_ids = {symbol: str(uuid.uuid5(_NAMESPACE, symbol)) for symbol in self.symbols}
         self.symbol_by_asset_id = {asset_id: symbol for symbol, asset_id in self.asset_ids.items()}
         self.account_id = str(uuid.uuid5(_NAMESPACE, f"account {config.seed}"))
-        self.started_ns = now_ns()
+        self.started_ns = self.now_ns()
+        self.created_ns = known.created_ns or self.started_ns
         self.market = Market(
             seed=config.seed,
             start_ns=self.started_ns,
@@ -50,7 +67,9 @@ class Venue:
         )
         self.events_made = 0
         self.listeners: list[Callable[[bytes], None]] = []
-        bits = random.Random(config.seed).getrandbits  # noqa: S311  # names, not secrets
+        # The ids of a venue that opens again must not repeat those of the ones before.
+        run = f"{config.seed}/{known.times_opened}" if known.times_opened else config.seed
+        bits = random.Random(run).getrandbits  # noqa: S311  # names, not secrets
         self.new_id: Callable[[], str] = lambda: str(uuid.UUID(int=bits(128), version=4))
         self.exchange = Exchange(
             self.instruments,
@@ -58,7 +77,20 @@ class Venue:
             match_on_arrival=True,
             new_id=self.new_id,
             listener=self._on_update,
+            on_progress=None if record is None else lambda order: record(progress_of(order, self.now_ns())),
+            portion=_portions(config.partial_fills, f"portions {run}") if config.partial_fills else None,
+            afford=None if config.leverage is None else lambda *order: self.margin.refusal(*order),
         )
+        self.margin = Margin(self.exchange, config.leverage or Decimal(1))
+        self._record = record
+        try:
+            restore(self.exchange, past)
+        except ValueError as error:
+            raise EnvironmentFailure(f"the venue's past cannot be restored: {error}") from error
+        if record is not None:
+            opened = Record(OPENED, self.started_ns, seed=config.seed, cash=config.cash)
+            opened.times_before = known.times_opened
+            record(opened)
 
     def step(self, now_ns: int) -> Columns | None:
         """Take the market's next piece that is due, match against it, and return it; None when nothing is due."""
@@ -158,6 +190,8 @@ class Venue:
         return max(ZERO, abs(quantity) - held).copy_sign(quantity)
 
     def _on_update(self, update: BrokerUpdate, order: VenueOrder) -> None:
+        if self._record is not None:
+            self._record(record_of(update, order))
         if not self.listeners:
             return
         # The dialect tells a replacement by the link that ends: it names its successor.
@@ -183,3 +217,32 @@ class Venue:
 def shown(value: Decimal) -> str:
     """A computed amount, to the eighth decimal place."""
     return amount(value.quantize(_PLACES, context=EXACT))
+
+
+def _past(config: ExchangeConfig, records: Sequence[Record]) -> Past:
+    try:
+        known = past_of(records)
+    except ValueError as error:
+        raise EnvironmentFailure(f"the venue's past cannot be restored: {error}") from error
+    if known.cash is not None and known.cash != config.cash:
+        raise EnvironmentFailure(f"this account began with cash={known.cash}; cash={config.cash} needs another folder")
+    return known
+
+
+def _never_before(now_ns: Callable[[], int], last_ns: int) -> Callable[[], int]:
+    """The clock, moved on if it stands before what has happened already: the past of a venue stays in order."""
+    behind = last_ns - now_ns()
+    return now_ns if behind <= 0 else lambda: now_ns() + behind
+
+
+def _portions(share: float, seed: str) -> Callable[[Instrument, Decimal], Decimal]:
+    """How much of a quantity an execution takes: a part of its lots with probability ``share``, else all."""
+    choose = random.Random(seed)  # noqa: S311  # luck, not secrets
+
+    def portion(instrument: Instrument, quantity: Decimal) -> Decimal:
+        lots = int(EXACT.divide(quantity, instrument.lot_size))
+        if lots < 2 or choose.random() >= share:
+            return quantity
+        return instrument.lot_size * choose.randint(1, lots - 1)
+
+    return portion
