@@ -154,10 +154,18 @@ def exchange(
         float | None, Parameter(name="--for", help="Stop after this many seconds. Without it: at Ctrl-C.")
     ] = None,
     cash: Annotated[float, Parameter(help="What the account starts with, in US dollars.")] = 100_000.0,
+    state: Annotated[
+        Path | None, Parameter(help="A folder for the venue's log: started again on it, the venue goes on.")
+    ] = None,
+    partial_fills: Annotated[float, Parameter(help="Share of executions that fill only a part of their order.")] = 0.0,
+    faults: Annotated[
+        str | None, Parameter(help="What goes wrong on purpose: FILE.toml, or drop_response=0.1,error=0.05.")
+    ] = None,
 ) -> int:
     """Run the simulated venue alone: a seeded market with orders over HTTP and streams, in Alpaca's dialect."""
     from trio_nt.errors import InputError
     from trio_nt.exchange.config import ExchangeConfig
+    from trio_nt.exchange.faults import FaultSettings, read_faults
     from trio_nt.exchange.process import run_exchange
     from trio_nt.model.money import to_decimal
     from trio_nt.options import positive
@@ -169,6 +177,9 @@ def exchange(
             events_per_second=events_per_second,
             duration_s=positive("--for", for_seconds),
             cash=to_decimal(cash),
+            state=state,
+            partial_fills=partial_fills,
+            faults=FaultSettings() if faults is None else read_faults(faults),
         )
     except ValueError as error:
         raise InputError(f"exchange: {error.args[0]}") from error

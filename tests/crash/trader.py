@@ -1,24 +1,33 @@
 """An engine's order side alone, trading as fast as it can against a venue until it is killed.
 
-Run as a process: ``python trader.py URL FOLDER [--settle]``. It restores its journal, reconciles, then sends market
-orders, resting orders, cancels and replaces. With ``--settle`` it sends nothing new: it cancels what works, waits until
-every order has its end, and prints what it knows as JSON.
+Run as a process, ``python trader.py SOCKET``, it forks a trader for each connection, so that one is there at once: the
+connection's first line says what to do (``Task`` as JSON), what the trader says comes back, and the connection ends
+when the trader and its journal's writer are dead.
+
+A trader restores its journal, reconciles, then sends market orders, resting orders, stops, cancels and replaces. To
+settle, it sends nothing new: it cancels what works, waits until every order has its end, and tells what it knows.
 """
 
 import itertools
 import json
+import os
 import random
+import signal
+import socket
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 
+import attrs
 import trio
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from scheduler.mailbox import open_mailbox
+from trio_nt.errors import ExecutionError, JournalError
 from trio_nt.exchange.market import venue_instruments
 from trio_nt.execution.alpaca import open_alpaca
 from trio_nt.execution.gateway import Gateway, GatewaySettings, Outgoing
@@ -34,17 +43,63 @@ from trio_nt.portfolio import Portfolio
 from trio_nt.risk.core import RiskEngine
 from trio_nt.risk.limits import RiskLimits, SelfTrade
 from trio_nt.storage.durable import DurableJournal, open_journal
+from trio_nt.storage.journal import Heard
 
 INSTRUMENTS = venue_instruments(4, maker_fee=Decimal(0), taker_fee=Decimal("0.0001"))
 PREFIX = "crash-"
 
 
+@attrs.frozen
+class Task:
+    """``die`` is a broker's method, when, and how often it may be called first: ``submit before 3``. ``clock_s`` is
+    added to the wall clock. ``environment`` is for the journal's writer.
+    """
+
+    url: str
+    folder: str
+    settle: bool = False
+    die: str = ""
+    kill_first: bool = False
+    lock_wait_s: float = 10.0
+    clock_s: float = 0.0
+    environment: dict[str, str] = attrs.field(factory=dict)
+
+    def now_ns(self) -> int:
+        return time.time_ns() + int(self.clock_s * 1e9)
+
+
+class Doomed:
+    """A broker with which the process dies before or after a certain call."""
+
+    def __init__(self, broker: object, die: str) -> None:
+        self._broker = broker
+        self._method, self._when, left = die.split()
+        self._left = int(left)
+
+    def __getattr__(self, name: str) -> object:
+        found = getattr(self._broker, name)
+        if name != self._method:
+            return found
+
+        async def call(*arguments: object, **options: object) -> object:
+            self._left -= 1
+            if self._left < 0 and self._when == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            answer = await found(*arguments, **options)
+            if self._left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return answer
+
+        return call
+
+
 class Trader:
     """Risk, table and portfolio around a gateway."""
 
-    def __init__(self, broker: object, journal: DurableJournal) -> None:
+    def __init__(self, broker: object, journal: DurableJournal, task: Task) -> None:
         numbers = itertools.count()
-        run = f"{PREFIX}{time.time_ns():x}-"
+        self.now_ns = task.now_ns
+        run = f"{PREFIX}{task.now_ns():x}-{os.getpid()}-"
         self.risk = RiskEngine(
             INSTRUMENTS,
             RiskLimits(
@@ -64,19 +119,21 @@ class Trader:
             self.table,
             journal,
             hear=self.hear,
-            now_ns=time.time_ns,
-            settings=GatewaySettings(lookup=lookup, reconnect_s=0.01),
+            now_ns=self.now_ns,
+            settings=GatewaySettings(lookup=lookup, reconnect_s=0.01, reconnect_max_s=0.2),
             reconcile=lambda: self.reconciler.reconcile(),
+            on_halt=lambda reason: print(f"halted: {reason}", flush=True),
         )
         self.reconciler = Reconciler(
             broker, self.table, self.risk,  # type: ignore[arg-type]
-            hear=self.gateway.hear, now_ns=time.time_ns, prefix=PREFIX, halt=self.gateway.halt, since_ns=0,
+            hear=self.gateway.hear, now_ns=self.now_ns, prefix=PREFIX, halt=self.gateway.halt,
+            since_ns=last_execution_ns(journal),
             settings=lookup,
         )  # fmt: skip
         self.sender, self.receiver = open_mailbox[Outgoing](1000)
 
     def hear(self, update: BrokerUpdate) -> Sequence[OrderEvent]:
-        return self.hear_at(update, time.time_ns())
+        return self.hear_at(update, self.now_ns())
 
     def hear_at(self, update: BrokerUpdate, now_ns: int) -> Sequence[OrderEvent]:
         events = self.table.apply(update, now_ns)
@@ -89,7 +146,7 @@ class Trader:
         return events
 
     def act(self, action: Action) -> None:
-        for decision in self.risk.evaluate(action, now_ns=time.time_ns(), ts_signal=time.time_ns()):
+        for decision in self.risk.evaluate(action, now_ns=self.now_ns(), ts_signal=self.now_ns()):
             if isinstance(decision, Refused):
                 continue
             if isinstance(decision, ApprovedOrder):
@@ -101,7 +158,7 @@ class Trader:
         while True:
             if self.sender.statistics().used < 900:
                 self.act(self.choice(choose))
-            await trio.sleep(0.001)
+            await trio.sleep(0.003)
 
     def choice(self, choose: random.Random) -> Action:
         working = [order for order in self.table.working() if order.order_type is OrderType.LIMIT]
@@ -114,10 +171,13 @@ class Trader:
         if choose.random() < 0.3:
             price = Decimal(1) if side is Side.BUY else Decimal(100_000)
             return Signal(instrument, side, 2, order_type=OrderType.LIMIT, limit_price=price, strategy_id="s")
+        if choose.random() < 0.1:
+            far = Decimal(100_000) if side is Side.BUY else Decimal(1)
+            return Signal(instrument, side, 2, order_type=OrderType.STOP, stop_price=far, strategy_id="s")
         return Signal(instrument, side, choose.randint(1, 3), strategy_id="s")
 
     async def settle(self) -> None:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while working := list(self.table.working()):
                 for order in working:
                     if order.state in (OrderState.ACCEPTED, OrderState.PARTIALLY_FILLED):
@@ -145,24 +205,86 @@ class Trader:
         }
 
 
-async def main(url: str, folder: Path, settle: bool) -> None:
+def last_execution_ns(journal: DurableJournal) -> int:
+    heard = [record.update for record in journal.recovered.records if isinstance(record, Heard)]
+    return max((update.ts_event for update in heard if update.execution is not None), default=0)
+
+
+async def main(task: Task) -> None:
+    folder = Path(task.folder)
     async with (
-        open_journal(folder / "journal.sqlite", account=url, lock_folder=folder) as journal,
-        open_alpaca(url, INSTRUMENTS, unix_s=time.time, key="sim", secret="sim") as broker,
+        open_journal(
+            folder / "journal.sqlite", account=task.url, lock_folder=folder, lock_wait_s=task.lock_wait_s
+        ) as journal,
+        open_alpaca(
+            task.url, INSTRUMENTS, unix_s=lambda: task.now_ns() / 1e9, key="sim", secret="sim", timeout_s=2
+        ) as broker,
         trio.open_nursery() as nursery,
     ):
-        trader = Trader(broker, journal)
-        await nursery.start(lambda task_status: trader.gateway.run_updates(task_status=task_status))
+        trader = Trader(Doomed(broker, task.die) if task.die else broker, journal, task)
+        await connected(trader, nursery)
         nursery.start_soon(trader.gateway.run_orders, trader.receiver)
         print("trading", flush=True)
-        if settle:
+        if task.settle:
             await trader.settle()
-            await trio.sleep(0.2)
+            await journal.flush()
             print(json.dumps(trader.told()), flush=True)
             nursery.cancel_scope.cancel()
         else:
             nursery.start_soon(trader.trade, time.time_ns())
+            if task.kill_first:
+                await trio.sleep(0.1)
+                trader.gateway.kill("the switch was thrown")
+
+
+async def connected(trader: Trader, nursery: trio.Nursery) -> None:
+    """Connect and reconcile; a venue that does not answer at first is asked again."""
+    with trio.fail_after(30):
+        while True:
+            try:
+                await nursery.start(lambda task_status: trader.gateway.run_updates(task_status=task_status))
+                return
+            except* (ExecutionError, trio.EndOfChannel, trio.BrokenResourceError):
+                pass
+            await trio.sleep(0.05)
+
+
+def serve(path: str) -> None:
+    """Fork a trader for each connection."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(64)
+        print("ready", flush=True)
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                if os.fork() == 0:
+                    listener.close()
+                    run(connection)
+
+
+def run(connection: socket.socket) -> None:
+    status = 1
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setsid()
+        with connection.makefile("r") as lines:
+            task = Task(**json.loads(lines.readline()))
+        os.environ.update(task.environment)
+        os.dup2(connection.fileno(), 1)
+        connection.close()
+        print(f"pid {os.getpid()}", flush=True)
+        try:
+            trio.run(main, task)
+        except* JournalError as group:
+            print(f"refused: {group.exceptions[0]}", flush=True)
+        status = 0
+    except Exception:  # noqa: BLE001 - the test reads it
+        traceback.print_exc()
+    finally:
+        os._exit(status)
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1], Path(sys.argv[2]), "--settle" in sys.argv)
+    serve(sys.argv[1])

@@ -309,3 +309,78 @@ def test_a_replacement_is_told_by_the_order_that_ended(desk):
     (update,) = told
     assert (update["event"], update["order"]["id"], update["order"]["status"]) == ("replaced", first.id, "replaced")
     assert update["order"]["replaced_by"] == second.id
+
+
+# -- buying power and executions in parts --
+
+
+def power(desk: Desk) -> Decimal:
+    return Decimal(decode(desk.call("GET", "/v2/account").body, AccountMessage).buying_power or 0)
+
+
+def test_what_opens_more_than_the_account_can_carry_is_refused(desk):
+    ask = desk.venue.exchange.last_quote(0).ask
+    most = int(400_000 / (ask * 1.025))
+    status, code, message = error(desk.order("a", qty=most + 1))
+    assert (status, code) == (403, 40310000)
+    assert message.startswith("insufficient buying power: the order needs 40")
+    assert not desk.venue.exchange.orders
+    assert desk.order("b", qty=most).status == 200
+    assert error(desk.order("c", symbol="BRIO", qty=200))[0] == 403
+    assert desk.order("d", side="sell", qty=most).status == 200  # what closes always passes
+
+
+def test_working_orders_hold_buying_power_and_give_it_back(desk):
+    before = power(desk)
+    order = desk.resting("a", limit_price="80.00", qty=1000)
+    assert power(desk) == before - 80_000
+    changed = decode(desk.call("PATCH", f"/v2/orders/{order.id}", {"qty": 2000}).body, OrderMessage)
+    assert power(desk) == before - 160_000
+    refused = desk.call("PATCH", f"/v2/orders/{changed.id}", {"qty": 5001})
+    assert error(refused)[:2] == (403, 40310000)
+    assert error(desk.order("b", type="limit", limit_price="80.00", qty=3001))[0] == 403
+    assert desk.order("c", type="limit", limit_price="80.00", qty=3000).status == 200
+    desk.call("DELETE", "/v2/orders")
+    assert power(desk) == before
+
+
+def test_a_short_sale_needs_buying_power_too(desk):
+    assert error(desk.order("a", side="sell", qty=5000))[0] == 403
+    assert desk.order("b", side="sell", qty=1000).status == 200
+
+
+def test_without_leverage_every_order_is_taken():
+    desk = Desk(leverage=None)
+    assert desk.order("a", qty=10**9).status == 200
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("bs"), st.integers(1, 3000), st.none() | st.integers(1, 300), st.booleans()),
+        max_size=12,
+    )
+)
+def test_the_quick_estimate_never_lets_through_what_the_exact_rule_refuses(orders):
+    desk = Desk(events_per_second=100)
+    margin, exchange = desk.venue.margin, desk.venue.exchange
+    for number, (side, quantity, limit, cancel) in enumerate(orders):
+        fields = {} if limit is None else {"type": "limit", "limit_price": str(limit)}
+        before, held = margin.buying_power(), exchange.ledger.position("ALBA").quantity
+        side = "buy" if side == "b" else "sell"
+        response = desk.order(f"o{number}", side=side, qty=quantity, **fields)
+        if response.status == 200 and before < 0:
+            # Only what closes may pass an account that is overdrawn.
+            assert (held > 0) == (side == "sell")
+            assert held != 0
+        if cancel:
+            desk.call("DELETE", "/v2/orders")
+
+
+def test_executions_come_in_parts_where_asked_for():
+    desk = Desk(partial_fills=0.9, cash=10**9)
+    for number in range(20):
+        desk.order(f"o{number}", qty=50)
+        desk.go_on(50)
+    activities = json.loads(desk.call("GET", "/v2/account/activities/FILL").body)
+    assert {activity["type"] for activity in activities} == {"partial_fill", "fill"}
+    assert sum(int(activity["qty"]) for activity in activities) == desk.venue.exchange.ledger.position("ALBA").quantity

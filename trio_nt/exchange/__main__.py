@@ -1,6 +1,7 @@
 """``python -m trio_nt.exchange SETTINGS``: the venue as the child of an engine, which it does not outlive.
 
-``SETTINGS`` is a JSON object of ``ExchangeConfig``'s numbers, and ``core``: the one to run on, or null.
+``SETTINGS`` is a JSON object of ``ExchangeConfig``'s numbers, ``state`` (a folder), ``faults`` (an object), and
+``core``: the one to run on, or null.
 """
 
 import json
@@ -9,6 +10,7 @@ import sys
 from scheduler import pin_thread
 from trio_nt.errors import TrioNTError
 from trio_nt.exchange.config import ExchangeConfig
+from trio_nt.exchange.faults import fault_settings
 from trio_nt.exchange.process import run_exchange
 
 
@@ -19,6 +21,8 @@ def main() -> int:
         core = settings.pop("core", None)
         if core is not None:
             pin_thread([core])
+        if "faults" in settings:
+            settings["faults"] = fault_settings(settings["faults"], "faults")
         run_exchange(ExchangeConfig(**settings), end_with_stdin=True)
     except* TrioNTError as group:
         problems = [str(error) for error in group.exceptions]

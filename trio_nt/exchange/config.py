@@ -6,6 +6,7 @@ from pathlib import Path
 
 import attrs
 
+from trio_nt.exchange.faults import FaultSettings
 from trio_nt.exchange.market import SYMBOLS
 from trio_nt.model.money import Number, to_decimal
 
@@ -23,7 +24,7 @@ class ExchangeConfig:
     ``duration_s=None`` runs until it is told to end. ``leverage`` × equity is what may be open; None takes every order.
     ``partial_fills`` is the share of executions that take only a part of their order. ``state`` is a folder for the
     venue's log: with it every order, fill and cancel is on the disk before anybody is told, and a venue that opens on
-    the same folder goes on where the last one ended, however it ended.
+    the same folder goes on where the last one ended, however it ended. ``faults`` is what goes wrong on purpose.
 
     Raises:
         ValueError, TypeError: a value out of its range; the message names it.
@@ -46,4 +47,5 @@ class ExchangeConfig:
     outbox_bytes: int = attrs.field(default=1_048_576, validator=attrs.validators.gt(0))
     leverage: Decimal | None = attrs.field(default=Decimal(4), converter=attrs.converters.optional(_amount))
     partial_fills: float = attrs.field(default=0.0, validator=[attrs.validators.ge(0), attrs.validators.lt(1)])
+    faults: FaultSettings = attrs.field(factory=FaultSettings)
     state: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))

@@ -17,6 +17,8 @@ from trio_nt import alpaca
 from trio_nt.errors import EnvironmentFailure
 from trio_nt.exchange.api import Api, Request, Response
 from trio_nt.exchange.config import ExchangeConfig
+from trio_nt.exchange.faults import Faults
+from trio_nt.exchange.faulty import FaultyResponder, FaultySocket
 from trio_nt.exchange.pacing import Pacer
 from trio_nt.exchange.statelog import StateLog, open_log
 from trio_nt.exchange.streams import EncodedRows, MarketSession, Outbox, TradeSession
@@ -33,7 +35,7 @@ MARKET_PATHS = ("/v2/iex", "/v2/sip")
 class _Writer:
     """Empties one session's outbox into its socket."""
 
-    def __init__(self, outbox: Outbox, socket: WebSocket, *, binary: bool) -> None:
+    def __init__(self, outbox: Outbox, socket: WebSocket | FaultySocket, *, binary: bool) -> None:
         self._outbox = outbox
         self._socket = socket
         self._binary = binary
@@ -64,6 +66,13 @@ class _Server:
         self._log = log
         self.venue = Venue(config, now_ns) if log is None else Venue(config, now_ns, past=log.records, record=log.note)
         self._api = Api(self.venue, simulation=self._simulation)
+        faults = Faults(config.faults)
+        self._responder = (
+            FaultyResponder(faults, self._api.handle, self._settled, self.venue.now_ns)
+            if config.faults.in_requests
+            else None
+        )
+        self._stream_faults = faults if config.faults.in_streams else None
         self._config = config
         self._market_sessions: dict[str, tuple[MarketSession, _Writer]] = {}
         self._finished: deque[tuple[str, Outbox]] = deque(maxlen=FINISHED_SESSIONS)
@@ -119,14 +128,23 @@ class _Server:
             if headers.get("upgrade", "").lower() == "websocket":
                 await self._serve_websocket(stream, bytes(received), target.partition("?")[0])
                 return
-            response = self._api.handle(Request(request.method.decode(), target, headers, body))
-            if self._log is not None:
-                await self._log.settled()
-            await stream.send_all(_response_bytes(connection, response))
+            asked = Request(request.method.decode(), target, headers, body)
+            if not await self._respond(stream, asked, partial(_response_bytes, connection)):
+                return
             if connection.our_state is h11.MUST_CLOSE or connection.their_state is h11.MUST_CLOSE:
                 return
             connection.start_next_cycle()
             received = bytearray(connection.trailing_data[0])
+
+    async def _respond(self, stream: trio.SocketStream, request: Request, encode: Callable[[Response], bytes]) -> bool:
+        """Answer one request, with the faults that were asked for; whether the connection goes on."""
+        if self._responder is not None:
+            return await self._responder.answer(stream, request, encode)
+        response = self._api.handle(request)
+        if self._log is not None:
+            await self._log.settled()
+        await stream.send_all(encode(response))
+        return True
 
     async def _serve_websocket(self, stream: trio.SocketStream, received: bytes, path: str) -> None:
         if path not in ("/stream", *MARKET_PATHS):
@@ -137,15 +155,15 @@ class _Server:
         except ConnectionFailed:
             return  # it was told why
         if path == "/stream":
-            await self._serve_order_stream(socket)
+            await self._serve_order_stream(socket, stream)
         else:
-            await self._serve_market_stream(socket)
+            await self._serve_market_stream(socket, stream)
 
-    async def _serve_market_stream(self, socket: WebSocket) -> None:
+    async def _serve_market_stream(self, socket: WebSocket, stream: trio.SocketStream) -> None:
         self._sessions_opened += 1
         name = f"md-{self._sessions_opened}"
         session = MarketSession(name, self.venue.symbols, self._config.keys, self._config.outbox_bytes)
-        writer = _Writer(session.outbox, socket, binary=False)
+        writer = _Writer(session.outbox, self._sender(socket, stream, repeats=False), binary=False)
         self._market_sessions[name] = session, writer
         try:
             await _converse(socket, session, writer)
@@ -154,10 +172,10 @@ class _Server:
             self._finished.append((name, session.outbox))
             await socket.close()  # noqa: ASYNC102 - shields itself, with a deadline
 
-    async def _serve_order_stream(self, socket: WebSocket) -> None:
+    async def _serve_order_stream(self, socket: WebSocket, stream: trio.SocketStream) -> None:
         session = TradeSession(self._config.keys, self._config.outbox_bytes)
         # The paper host sends this stream in binary frames, and so does this one.
-        writer = _Writer(session.outbox, socket, binary=True)
+        writer = _Writer(session.outbox, self._sender(socket, stream, repeats=True), binary=True)
 
         def publish(message: bytes) -> None:
             session.publish(message)
@@ -171,6 +189,14 @@ class _Server:
         finally:
             self.venue.listeners.remove(listener)
             await socket.close()  # noqa: ASYNC102 - shields itself, with a deadline
+
+    def _sender(self, socket: WebSocket, stream: trio.SocketStream, *, repeats: bool) -> WebSocket | FaultySocket:
+        faults = self._stream_faults
+        return socket if faults is None else FaultySocket(socket, stream, faults.of_stream(repeats=repeats))
+
+    async def _settled(self) -> None:
+        if self._log is not None:
+            await self._log.settled()
 
     def _simulation(self) -> Mapping[str, Any]:
         live = [(name, session.outbox) for name, (session, _) in self._market_sessions.items()]

@@ -1,0 +1,192 @@
+"""What a crash test is made of: a venue's process with its log, traders that are there at once, and the comparison."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+TRADER = Path(__file__).with_name("trader.py")
+STATE_BY_END = {"filled": "filled", "cancelled": "cancelled", "expired": "expired"}
+SETTINGS = {"symbols": 4, "events_per_second": 500, "cash": "1000000000", "requests_per_minute": 10**9}
+
+
+class Venue:
+    """The simulated venue in its process, on a folder's log."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.log = folder / "venue.jsonl"
+        self.url = ""
+        self._settings = {**SETTINGS, "state": str(folder), **settings}
+        self._process: trio.Process | None = None
+
+    async def start(self) -> None:
+        command = [sys.executable, "-m", "trio_nt.exchange", json.dumps(self._settings)]
+        self._process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        line = b""
+        with trio.fail_after(60):
+            while not line.endswith(b"\n"):
+                chunk = await self._process.stdout.receive_some(1)
+                assert chunk, "the venue did not start"
+                line += chunk
+        self.url = line.decode().split()[-1]
+        self._settings["port"] = int(self.url.rpartition(":")[2])
+
+    async def die(self) -> None:
+        process = self._process
+        assert process is not None
+        process.kill()
+        await process.wait()
+        for end in (process.stdin, process.stdout):
+            if end is not None:
+                await end.aclose()
+        self._process = None
+
+
+@asynccontextmanager
+async def venue(folder: Path, **settings: Any) -> AsyncIterator[Venue]:
+    folder.mkdir(exist_ok=True)
+    opened = Venue(folder, settings)
+    await opened.start()
+    try:
+        yield opened
+    finally:
+        if opened._process is not None:
+            with trio.CancelScope(shield=True):
+                await opened.die()
+
+
+@asynccontextmanager
+async def traders(folder: Path) -> AsyncIterator[Path]:
+    """The process that forks traders; the socket that it listens at."""
+    path = folder / "traders"
+    process = await trio.lowlevel.open_process([sys.executable, str(TRADER), str(path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        with trio.fail_after(60):
+            assert await process.stdout.receive_some(100) == b"ready\n"
+        yield path
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+            await process.stdout.aclose()
+
+
+class Trader:
+    """One trader, from its start to its death."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._text = b""
+        self.lines: list[str] = []
+        self.pid = 0
+
+    async def read(self, beginning: str) -> str | None:
+        """The next line that begins so; None when it is dead without one."""
+        with trio.fail_after(120):
+            while True:
+                while b"\n" in self._text:
+                    content, _, self._text = self._text.partition(b"\n")
+                    line = content.decode()
+                    self.lines.append(line)
+                    if line.startswith(beginning):
+                        return line
+                try:
+                    chunk = await self._stream.receive_some(65_536)
+                except trio.BrokenResourceError:
+                    chunk = b""
+                if not chunk:
+                    return None
+                self._text += chunk
+
+    def kill(self, *, writer_too: bool = False) -> None:
+        if writer_too:
+            os.killpg(self.pid, signal.SIGKILL)
+        else:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+@asynccontextmanager
+async def trader(path: Path, url: str, folder: Path, **task: Any) -> AsyncIterator[Trader]:
+    folder.mkdir(exist_ok=True)
+    stream = await trio.open_unix_socket(path)
+    try:
+        await stream.send_all(json.dumps({"url": url, "folder": str(folder), **task}).encode() + b"\n")
+        started = Trader(stream)
+        line = await started.read("pid ")
+        assert line is not None
+        started.pid = int(line[4:])
+        yield started
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+async def settled(path: Path, url: str, folder: Path, **task: Any) -> dict[str, Any]:
+    """What an engine knows that recovers from the journal and ends all orders."""
+    async with trader(path, url, folder, settle=True, **task) as opened:
+        line = await opened.read("{")
+        assert line is not None, "\n".join(opened.lines)
+        await opened.read("never")
+        told: dict[str, Any] = json.loads(line)
+        return told
+
+
+def of_venue(log: Path) -> tuple[dict[str, tuple[str, str]], list[str], dict[str, str]]:
+    """The venue's own account, by a reader of its own: orders with their end and what was filled, executions,
+    positions.
+    """
+    state: dict[str, str] = {}
+    filled: dict[str, int] = {}
+    executions: list[str] = []
+    positions: dict[str, int] = {}
+    about: dict[str, tuple[str, int]] = {}
+    links: set[str] = set()
+    for content in log.read_text().splitlines():
+        line = json.loads(content)
+        kind, key = line["kind"], line.get("client_order_id", "")
+        if kind == "accepted":
+            assert key not in state, "an order was doubled"
+            about[key] = line["symbol"], 1 if line["side"] == "buy" else -1
+            filled[key] = 0
+        if kind in ("accepted", "replaced"):
+            assert line["order"] not in links, "an id was used twice"
+            links.add(line["order"])
+        if kind in ("filled", "partially filled"):
+            quantity, (symbol, sign) = int(line["qty"]), about[key]
+            executions.append(line["execution"])
+            filled[key] += quantity
+            positions[symbol] = positions.get(symbol, 0) + sign * quantity
+        if kind not in ("opened", "progress", "replaced", "partially filled"):
+            state[key] = kind
+    return (
+        {key: (kind, str(filled[key])) for key, kind in state.items()},
+        sorted(executions),
+        {symbol: str(quantity) for symbol, quantity in positions.items() if quantity},
+    )
+
+
+def check(told: Mapping[str, Any], log: Path, *, least: int = 1) -> None:
+    """The engine's journal is what the venue has."""
+    orders, executions, positions = of_venue(log)
+    assert told["halted"] == []
+    assert told["differences"] == []
+    assert told["executions"] == executions
+    assert len(set(executions)) == len(executions)
+    assert told["positions"] == positions
+    assert told["reserved"] == 0
+    assert orders.keys() <= told["orders"].keys()  # nothing is at the venue that the journal does not know
+    for order_id, (state, filled) in told["orders"].items():
+        if order_id in orders:
+            end, venue_filled = orders[order_id]
+            assert (STATE_BY_END[end], venue_filled) == (state, filled), order_id
+        else:  # journalled, and the engine died before it left, or the venue refused it
+            assert (state, filled) in (("abandoned", "0"), ("rejected", "0"), ("cancelled", "0")), order_id
+    assert len(orders) >= least
