@@ -41,7 +41,7 @@ async def life(zygote: Path, at: Venue, folder: Path, choose: random.Random, **t
     """One engine from its start to a random moment, often while it still recovers."""
     async with trader(zygote, at.url, folder, **task) as opened:
         if choose.random() < 0.7:
-            await opened.read("trading")
+            assert await opened.read("trading"), opened.lines
         await trio.sleep(choose.uniform(0, 0.25))
         opened.kill(writer_too=choose.random() < 0.3)
         if choose.random() < 0.5:  # else the next one comes while the journal's writer is still at work

@@ -177,12 +177,14 @@ class Trader:
         return Signal(instrument, side, choose.randint(1, 3), strategy_id="s")
 
     async def settle(self) -> None:
-        with trio.fail_after(60):
+        with trio.move_on_after(60) as scope:
             while working := list(self.table.working()):
                 for order in working:
                     if order.state in (OrderState.ACCEPTED, OrderState.PARTIALLY_FILLED):
                         self.act(Cancel(order.client_order_id, strategy_id=order.strategy_id))
                 await trio.sleep(0.05)
+        if scope.cancelled_caught:
+            print("stuck:", *self.table.working(), self.gateway.statistics(), flush=True)
 
     def told(self) -> dict[str, object]:
         found = self.reconciler.history

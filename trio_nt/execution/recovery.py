@@ -214,16 +214,19 @@ class Reconciler:
         """Find out what one of the working orders is."""
         if order.strategy_id == EXTERNAL and listed is None:
             await self._resolve_ended(order)
-        elif order.state is OrderState.PENDING_CANCEL:
+            return
+        if order.state not in (OrderState.PENDING_CANCEL, OrderState.PENDING_REPLACE):
+            if listed is not None:
+                await self._lookup.follow(order, listed)
+            elif order.state in UNANSWERED:
+                await self._lookup.unanswered(order)
+            else:
+                await self._resolve_ended(order)
+        # An order of which nothing was known may turn out to have a cancel or a replace without an answer, or both.
+        if order.state is OrderState.PENDING_CANCEL:
             await self._lookup.cancelled(order, "")
-        elif order.state is OrderState.PENDING_REPLACE:
+        if order.state is OrderState.PENDING_REPLACE:
             await self._lookup.replaced(order, *self._table.pending_replace(order))
-        elif listed is not None:
-            await self._lookup.follow(order, listed)
-        elif order.state in UNANSWERED:
-            await self._lookup.unanswered(order)
-        else:
-            await self._resolve_ended(order)
 
     async def _resolve_ended(self, order: Order) -> None:
         found = await self._broker.find(order.client_order_id)
