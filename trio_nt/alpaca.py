@@ -271,7 +271,7 @@ def decode(content: bytes | str | msgspec.Raw, kind: type[MessageT]) -> MessageT
         decoder = _decoders[kind] = msgspec.json.Decoder(kind)
     try:
         message: MessageT = decoder.decode(content)
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, RecursionError) as error:  # what nests too deeply has no meaning here
         raise msgspec.DecodeError(f"JSON is malformed: {error}") from error
     return message
 
@@ -454,7 +454,7 @@ def decode_market(content: bytes | str) -> list[MarketMessage]:
     """
     try:
         return _market_decoder.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _decode_one_by_one(content, error)
 
 
@@ -470,5 +470,5 @@ def _decode_one_by_one(content: bytes | str, error: Exception) -> list[MarketMes
             raise error
         kept = [bytes(raw) for tag, raw in tagged if tag in _KNOWN_TAGS]
         return _market_decoder.decode(b"[" + b",".join(kept) + b"]")
-    except (msgspec.DecodeError, UnicodeDecodeError) as problem:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
         raise FeedError(f"market data without meaning: {problem}") from problem

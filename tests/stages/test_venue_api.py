@@ -215,6 +215,12 @@ def test_a_body_that_is_no_order_is_refused(desk, body):
     assert not desk.venue.exchange.orders
 
 
+def test_a_body_that_nests_too_deeply_is_refused(desk):
+    deep = b"[" * 100_000
+    for body in (deep, b'{"x":' + deep + b"]" * 100_000 + b"}"):
+        assert error(desk.call("POST", "/v2/orders", body))[:2] in ((400, 40010000), (422, 40010001))
+
+
 @given(st.binary(max_size=80) | st.text(max_size=80).map(str.encode))
 def test_no_body_breaks_the_venue(body):
     assert SHARED.call("POST", "/v2/orders", body).status in (400, 422)
