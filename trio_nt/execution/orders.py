@@ -319,8 +319,14 @@ class OrderTable:
 
     def _knows_replacement(self, order: Order, update: BrokerUpdate) -> bool:
         """An answer and the stream both tell of one replacement: the second to come finds its broker id known."""
-        if order.client_order_id not in self._replace_pending and update.request is None:
+        pending, request = self._replace_pending.get(order.client_order_id), update.request
+        if pending is None and request is None:
             return True
+        if pending is not None and request is not None:
+            quantity, limit_price = pending
+            # An order may have been heard of first under the id of its replacement, after a restart.
+            if quantity in (None, request.quantity) and limit_price in (None, request.limit_price):
+                return False
         return bool(update.broker_order_id) and update.broker_order_id == order.broker_order_id
 
     def _check_complete(self, order: Order) -> None:
