@@ -46,11 +46,11 @@ LAYERS: dict[str, str] = {
     "desk": "risk execution portfolio",
     # What joins the stages.
     "replay": "desk exchange execution features feeds portfolio report risk stamps strategies",
-    "engine_config": "execution risk scheduler",
+    "engine_config": "execution risk scheduler strategies",
     "engine_tasks": "scheduler",
     "engine": "clock desk engine_config engine_report engine_tasks event_bus exchange execution features feeds"
     " portfolio report risk scheduler stamps storage strategies",
-    "engine_report": "engine report storage",
+    "engine_report": "engine report storage strategies",
     "config": "conversion risk strategies",
     "live": "clock config engine engine_config exchange execution feeds report scheduler stamps storage strategies",
     "kill": "storage",

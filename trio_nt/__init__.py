@@ -51,7 +51,7 @@ from trio_nt.features import (
     zscore,
 )
 from trio_nt.feeds.base import Feed, MarketSender
-from trio_nt.metrics import PerformanceTimer
+from trio_nt.metrics import EngineMetrics, PerformanceTimer
 from trio_nt.model.actions import Action, Cancel, OrderType, Replace, Signal, TimeInForce, buy, sell, target
 from trio_nt.model.broker import Account, Broker, BrokerOrder
 from trio_nt.model.calendar import ALWAYS_OPEN, AlwaysOpen, Calendar
@@ -69,6 +69,7 @@ from trio_nt.model.events import (
     Rejected,
     Replaced,
     StrategyState,
+    StrategyWarning,
 )
 from trio_nt.model.instruments import Instrument, InstrumentKind, Instruments, Side
 from trio_nt.model.market import Bar, MarketBatch, Quote, Trade
@@ -81,6 +82,7 @@ from trio_nt.risk.core import RiskRule
 from trio_nt.risk.limits import RiskLimits, TradingState
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.context import StrategyContext
+from trio_nt.strategies.supervision import OverrunPolicy, RestartPolicy, Supervision
 
 __version__ = "0.1.0"
 
@@ -99,6 +101,7 @@ __all__ = [
     "Cancelled",
     "Engine",
     "EngineConfig",
+    "EngineMetrics",
     "EnvironmentFailure",
     "Event",
     "ExecutionError",
@@ -124,6 +127,7 @@ __all__ = [
     "OrderState",
     "OrderType",
     "OutcomeUnknown",
+    "OverrunPolicy",
     "PerformanceTimer",
     "PortfolioState",
     "Quote",
@@ -133,6 +137,7 @@ __all__ = [
     "Replace",
     "Replaced",
     "Report",
+    "RestartPolicy",
     "RiskLimits",
     "RiskRule",
     "Side",
@@ -141,6 +146,8 @@ __all__ = [
     "Strategy",
     "StrategyContext",
     "StrategyState",
+    "StrategyWarning",
+    "Supervision",
     "TimeInForce",
     "Trade",
     "TradingState",

@@ -14,6 +14,7 @@
     id = "crossover"
     settings = { fast = 10, slow = 20 }
     risk = { max_order_quantity = 10 }
+    restart = "on-failure"              # or { when = "on-failure", limit = 5, backoff_s = 2 }
 
 An unknown key is an error that names the file and the key.
 """
@@ -31,19 +32,24 @@ from trio_nt.errors import InputError
 from trio_nt.risk.limits import RiskLimits
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.loading import configured_strategy
+from trio_nt.strategies.supervision import Supervision
 
+_positive_or_none: Any = attrs.validators.optional(attrs.validators.gt(0))
 BROKERS = ("sim", "alpaca-paper", "alpaca-live")
 DEFAULT_CASH = {"USD": Decimal(1_000_000)}
 
 
 @attrs.frozen(kw_only=True)
 class StrategyConfig:
-    """One strategy of a run. An empty ``id`` is chosen by the engine; ``restart``: ``never`` or ``on-failure``."""
+    """One strategy of a run. An empty ``id`` is chosen by the engine.
+
+    In a file the keys of ``Supervision`` stand beside the others.
+    """
 
     strategy: Strategy
     id: str = ""
     risk: RiskLimits | None = None
-    restart: str = attrs.field(default="never", validator=attrs.validators.in_(("never", "on-failure")))
+    supervision: Supervision = attrs.field(factory=Supervision)
 
 
 @attrs.frozen(kw_only=True)
@@ -58,6 +64,8 @@ class RunConfig:
         events_per_second: of the simulated venue's market, all instruments together.
         cash: what the simulated account starts with.
         risk: the account's limits.
+        state_folder: where strategies' states are kept from run to run; in a file, relative to it.
+        linger_s, stall_timeout_s: see ``EngineConfig``.
     """
 
     strategies: Sequence[StrategyConfig] = ()
@@ -67,6 +75,9 @@ class RunConfig:
     events_per_second: int = attrs.field(default=10_000, validator=attrs.validators.ge(1))
     cash: Mapping[str, Decimal] = attrs.field(factory=DEFAULT_CASH.copy)
     risk: RiskLimits = attrs.field(factory=RiskLimits)
+    state_folder: Path | None = None
+    linger_s: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
+    stall_timeout_s: float | None = attrs.field(default=5.0, validator=_positive_or_none)
 
 
 def load_config(path: Path | str) -> RunConfig:
@@ -87,12 +98,15 @@ def load_config(path: Path | str) -> RunConfig:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise InputError(f"{path}: strategies must be written as [[strategies]] tables")
     config = structure(document, RunConfig, str(path))
+    if config.state_folder is not None:
+        config = attrs.evolve(config, state_folder=path.resolve().parent / config.state_folder)
     return attrs.evolve(config, strategies=tuple(_strategy(path, number, table) for number, table in enumerate(tables)))
 
 
 def _strategy(path: Path, number: int, table: Mapping[str, Any]) -> StrategyConfig:
     where = f"{path}: strategies[{number}]"
-    known = ["settings", *(field.name for field in attrs.fields(StrategyConfig))]
+    supervised = [field.name for field in attrs.fields(Supervision)]
+    known = ["settings", "strategy", "id", "risk", *supervised]
     unknown = [key for key in table if key not in known]
     if unknown:
         raise InputError(f"{where}: unknown key {', '.join(unknown)}; known: {', '.join(known)}")
@@ -102,5 +116,9 @@ def _strategy(path: Path, number: int, table: Mapping[str, Any]) -> StrategyConf
         raise InputError(f'{where}: strategy must be given as "FILE.py:CLASS" or "MODULE:CLASS"')
     if not isinstance(settings, dict):
         raise InputError(f"{where}: settings must be a table, was {settings!r}")
+    if isinstance(options.get("restart"), str):
+        options["restart"] = {"when": options["restart"]}
+    supervision = structure({key: options.pop(key) for key in supervised if key in options}, Supervision, where)
     strategy = configured_strategy(specification, settings, where, path.resolve().parent)
-    return structure(options | {"strategy": strategy}, StrategyConfig, where)
+    config = structure(options | {"strategy": strategy}, StrategyConfig, where)
+    return attrs.evolve(config, supervision=supervision)

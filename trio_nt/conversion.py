@@ -93,7 +93,7 @@ def _converter() -> "cattrs.Converter":
 
     converter = cattrs.Converter(forbid_extra_keys=True, structure_fallback_factory=_already)
     converter.register_structure_hook(bool, _exactly(bool, "true or false"))
-    converter.register_structure_hook(int, _exactly(int, "a whole number"))
+    converter.register_structure_hook(int, _int)
     converter.register_structure_hook(str, _exactly(str, "a text"))
     converter.register_structure_hook(float, _float)
     converter.register_structure_hook(Decimal, lambda value, _: to_decimal(value))
@@ -125,6 +125,13 @@ def _exactly(kind: type, description: str) -> Any:
     return check
 
 
+def _int(value: object, wanted: Any) -> object:
+    # The hook for enumerations is not asked where the members are numbers.
+    if isinstance(wanted, type) and issubclass(wanted, Enum):
+        return _enum(value, wanted)
+    return _exactly(int, "a whole number")(value, wanted)
+
+
 def _float(value: object, wanted: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"must be a number, was {value!r}")
@@ -135,7 +142,8 @@ def _enum(value: object, wanted: type[Enum]) -> Enum:
     for member in wanted:
         if value == member.value or (isinstance(value, str) and value.upper() == member.name):
             return member
-    raise ValueError(f"must be one of {', '.join(str(member.value) for member in wanted)}, was {value!r}")
+    names = [member.name if isinstance(member, int) else str(member.value) for member in wanted]
+    raise ValueError(f"must be one of {', '.join(names)}, was {value!r}")
 
 
 def _explain(error: BaseException, path: str = "") -> list[str]:

@@ -7,6 +7,7 @@ An order that must wait for others (the opening half of one that turns a positio
 own working order out of the way) is held here and released, or dropped, when those have ended.
 """
 
+from collections import Counter, deque
 from collections.abc import Sequence
 from decimal import Decimal
 
@@ -19,6 +20,7 @@ from trio_nt.model.decisions import Approved, ApprovedCancel, ApprovedOrder
 from trio_nt.model.events import Filled, OrderEvent, Refused
 from trio_nt.model.instruments import Instruments
 from trio_nt.model.orders import BrokerUpdate, Order, OrderState, UpdateKind
+from trio_nt.model.reasons import Reason
 from trio_nt.portfolio import Portfolio, PortfolioState
 from trio_nt.risk.core import RiskEngine
 
@@ -35,16 +37,26 @@ class Outcome:
 
 
 class Desk:
-    """One account's risk, orders and portfolio. ``refusals`` keeps every refusal of the run, in order."""
+    """One account's risk, orders and portfolio.
+
+    ``refused`` counts refusals by their reason; ``refusals`` keeps them in order, the last ``keep_refusals`` of them.
+    """
 
     def __init__(
-        self, instruments: Instruments, risk: RiskEngine, portfolio: Portfolio, orders: OrderTable | None = None
+        self,
+        instruments: Instruments,
+        risk: RiskEngine,
+        portfolio: Portfolio,
+        orders: OrderTable | None = None,
+        *,
+        keep_refusals: int | None = None,
     ) -> None:
         self.instruments = instruments
         self.risk = risk
         self.orders = OrderTable() if orders is None else orders
         self.books = portfolio
-        self.refusals: list[Refused] = []
+        self.refusals: deque[Refused] = deque(maxlen=keep_refusals)
+        self.refused: Counter[Reason] = Counter()
         self.approved = 0
         self._sequence = OrderSequence(self.orders.get)
 
@@ -55,6 +67,7 @@ class Desk:
         for decision in self.risk.evaluate(action, now_ns=now_ns, ts_signal=ts_signal):
             if isinstance(decision, Refused):
                 self.refusals.append(decision)
+                self.refused[decision.reason] += 1
                 events.append(decision)
             elif isinstance(decision, ApprovedOrder):
                 self.approved += 1

@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 import attrs
@@ -40,7 +39,7 @@ from trio_nt.feeds.market_ring import EngineSender, MarketRing, QuoteBoard
 from trio_nt.feeds.market_ring import Sequence as RowSequence
 from trio_nt.model.actions import Action, Cancel, target
 from trio_nt.model.broker import Broker
-from trio_nt.model.events import Event, FeedState, Filled, Halted, OrderEvent, StrategyState
+from trio_nt.model.events import Event, FeedState, Filled, Halted, OrderEvent
 from trio_nt.model.instruments import Instrument
 from trio_nt.model.market import BAR_FIELDS
 from trio_nt.model.orders import BrokerUpdate
@@ -51,14 +50,15 @@ from trio_nt.risk.limits import TradingState
 from trio_nt.risk.stage import Proposed, RiskStage
 from trio_nt.stamps import FEATURES, SIGNAL, StageClock
 from trio_nt.storage.journal import Journal, MemoryJournal
-from trio_nt.strategies.actor import BlockCache, Source, StrategyActor
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.naming import by_id
-from trio_nt.strategies.runner import StrategyRunner
-from trio_nt.strategies.supervisor import RUNNING, STOPPED, SupervisedStrategy
+from trio_nt.strategies.states import StateStore
+from trio_nt.strategies.supervised import SupervisedStrategy
+from trio_nt.strategies.supervision import Supervision
+from trio_nt.strategies.supervisor import StrategySupervisor
 
 HISTORY_EVERY_S = 0.005
-LATE = "it did not end in time"
+REFUSALS_KEPT = 10_000  # a strategy may be refused thousands of times a second, for days
 CRITICAL, HIGH = TaskPriority.CRITICAL, TaskPriority.HIGH
 
 
@@ -74,6 +74,7 @@ class Engine:
         feeds: Sequence[Feed],
         journal: Journal,
         now_ns: Callable[[], int],
+        states: StateStore | None = None,
     ) -> None:
         self.config = config
         self.instruments = config.instruments
@@ -83,12 +84,11 @@ class Engine:
         self.initial_cash: Mapping[str, Decimal] = {}
         self._ended_ns = 0
         self.halted = ""
-        self.supervised: dict[str, SupervisedStrategy] = {}
         self.broker = broker
         self.journal = journal
         self.feeds = list(feeds)
-        self.market = MarketRing(config.market_capacity)
-        self.bars = MarketRing(config.market_capacity, BAR_FIELDS)
+        self.market = MarketRing(config.market_capacity, stall_timeout_s=config.stall_timeout_s)
+        self.bars = MarketRing(config.market_capacity, BAR_FIELDS, stall_timeout_s=config.stall_timeout_s)
         self.board = QuoteBoard(len(config.instruments))
         self.desk: Desk
         self.gateway: Gateway
@@ -96,43 +96,59 @@ class Engine:
         self._scheduler = scheduler
         self._nursery = nursery
         self.tasks = EngineTasks(scheduler, nursery)
-        self._pending: dict[str, Strategy] = {}
         self._bus: EventBus[Event] = EventBus(config.event_capacity)
         self._portfolio_sender, self.portfolio = open_watch(PortfolioState({}, {}, {}, {}, {}, 0))
         self._proposals, self._proposals_receiver = open_mailbox[Proposed](config.signal_capacity)
         self._outgoing, self._outgoing_receiver = open_mailbox[Outgoing](config.order_capacity)
         self._outbox: list[Outgoing] = []
         self._pipeline = FeaturePipeline()
-        self._sources = tuple(map(self._source, (self.market, self.bars)))
+        self._features = [self._feature_stage(ring) for ring in (self.market, self.bars)]
         self._risk: RiskStage
         self._feed_scopes: list[trio.CancelScope] = []
         self._feeds_running = self._feeds_left = 0
-        self._withdrawing = 0
         self._state = "new"
         self._stopping = trio.Event()
         self._closed = trio.Event()
         self._sequence = RowSequence()
+        self.supervisor = StrategySupervisor(
+            config.instruments,
+            list(zip((self.market, self.bars), self._features, strict=True)),
+            self._proposals,
+            self.tasks,
+            settings=config.supervisor,
+            signal=self.stamps.stage(SIGNAL),
+            now_ns=now_ns,
+            publish=self._bus.publish,
+            decided=lambda: self._risk.decided,
+            cancel_working=self._cancel_working,
+            states=states,
+        )
+        self.market.on_stall = self.bars.on_stall = self.supervisor.stalled
 
     # -- starting --
 
-    def add_strategy(self, strategy_id: str, strategy: Strategy) -> None:
+    def add_strategy(
+        self, strategy_id: str, strategy: Strategy, *, supervision: Supervision | None = None, **settings: Any
+    ) -> None:
         """Add a strategy; in a running engine it joins at the next batch.
+
+        Args:
+            supervision: how it is supervised; None for what the configuration says of this id.
+            settings: single settings of ``Supervision`` over that: ``restart="on-failure"``.
 
         Raises:
             ValueError: the id is in use, or a feature of the strategy cannot be computed. Nothing was added.
-            TypeError: it is no ``Strategy``.
+            TypeError: it is no ``Strategy``, or a setting is none.
             KeyError: it names an instrument that the engine does not know.
             trio.ClosedResourceError: the engine is closing.
         """
         by_id({strategy_id: strategy})
+        if supervision is None:
+            supervision = self.config.supervision.get(strategy_id, Supervision())
+        supervision = attrs.evolve(supervision, **settings)
         if self._state not in ("new", "starting", "running"):
             raise trio.ClosedResourceError("the engine is closing: no strategy can join it")
-        if strategy_id in self._pending or strategy_id in self.supervised:
-            raise ValueError(f"a strategy with the id {strategy_id!r} is there already")
-        if self._state != "running":
-            self._pending[strategy_id] = strategy
-        else:
-            self._add(strategy_id, strategy)
+        self.supervisor.add(strategy_id, strategy, supervision)
 
     async def start(self) -> None:
         """Connect the broker, start strategies, then feeds.
@@ -159,7 +175,8 @@ class Engine:
             rules=self.config.rules,
         )
         risk.set_cash(cash)
-        self.desk = Desk(self.instruments, risk, Portfolio(self.instruments, cash))
+        books = Portfolio(self.instruments, cash)
+        self.desk = Desk(self.instruments, risk, books, keep_refusals=REFUSALS_KEPT)
         self._portfolio_sender.set(self.desk.portfolio())
         self.gateway = Gateway(
             self.broker,
@@ -177,7 +194,7 @@ class Engine:
         await self.tasks.start(CRITICAL, self.gateway.run_updates, name="execution: updates")
         self.tasks.spawn(CRITICAL, self.gateway.run_orders, self._outgoing_receiver, name="execution: orders")
         self.tasks.spawn(CRITICAL, self._run_risk, name="risk")
-        for _, features, _ in self._sources:
+        for features in self._features:
             self.tasks.spawn(HIGH, features.run, name="features")
         observe = getattr(self.broker, "observe", None)
         if observe is not None:
@@ -186,9 +203,7 @@ class Engine:
                     CRITICAL, _show_market, ring.subscribe("simulated venue"), observe, name="simulated venue"
                 )
         self._state = "running"
-        while self._pending:
-            strategy_id = next(iter(self._pending))
-            self._add(strategy_id, self._pending.pop(strategy_id))
+        self.supervisor.open(self.desk)
         self._feeds_left = len(self.feeds)
         self._nursery.start_soon(self._close_when_stopping)
         if self._pipeline.plan.requested:
@@ -199,40 +214,8 @@ class Engine:
             self._feeds_running += 1
             await self.tasks.start(CRITICAL, self._run_feed, feed, name=f"feed {feed!r}")
 
-    def _add(self, strategy_id: str, strategy: Strategy) -> None:
-        async def sleep(at_ns: int) -> None:
-            await trio.sleep(max(0, at_ns - self._now_ns()) / 1e9)
-            runner.context.now_ns = max(at_ns, runner.context.now_ns)
-
-        runner = StrategyRunner(strategy_id, strategy, self.instruments, self.desk, sleep=sleep)
-        for _, features, _ in self._sources:
-            features.require(runner.feature_specs.values())
-        # Risk may answer a mailbox full of proposals in one step, and every order speaks a few times.
-        burst = max(self.config.limits.max_open_orders or 1_000, self.config.signal_capacity)
-        news_sender, news = open_mailbox[OrderEvent](4 * burst)
-        proposals: Any = self._proposals.clone()
-        market, bars = (
-            Source(ring.subscribe(strategy_id), features, blocks, ring.t0, ring.t2, partial(getattr, ring, "rows_sent"))
-            for ring, features, blocks in self._sources
-        )
-        actor = StrategyActor(
-            runner,
-            market,
-            bars,
-            news,
-            proposals,
-            signal=self.stamps.stage(SIGNAL),
-            now_ns=self._now_ns,
-            budget_s=self.config.step_budget_s,
-        )
-        joined_at = self.market.rows_sent + self.bars.rows_sent
-        entry = SupervisedStrategy(actor, news_sender, proposals, joined_at, self._on_strategy_state)
-        self.supervised[strategy_id] = entry
-        self._bus.publish(StrategyState(strategy_id, RUNNING, self._now_ns()))
-        self.tasks.spawn(HIGH, entry.run, name=f"strategy {strategy_id}")
-
-    def _source(self, ring: MarketRing) -> tuple[MarketRing, FeatureStage, BlockCache]:
-        stage = FeatureStage(
+    def _feature_stage(self, ring: MarketRing) -> FeatureStage:
+        return FeatureStage(
             self._pipeline,
             ring.subscribe("features"),
             ring.capacity,
@@ -240,9 +223,13 @@ class Engine:
             t2=ring.t2,
             recorder=self.stamps.stage(FEATURES),
         )
-        return ring, stage, BlockCache(self.instruments)
 
     # -- what hosts read and say --
+
+    @property
+    def supervised(self) -> Mapping[str, SupervisedStrategy]:
+        """Every strategy that was started, by id."""
+        return self.supervisor.entries
 
     @property
     def ran_s(self) -> float:
@@ -280,9 +267,10 @@ class Engine:
             flagged=self.market.flagged + self.bars.flagged,
             bars=self.bars.rows_sent,
             strategies={name: entry.state for name, entry in self.supervised.items()},
+            supervision=self.supervisor.statistics(),
             proposals=self._risk.decided,
             approved=self.desk.approved,
-            refused=len(self.desk.refusals),
+            refused=self.desk.refused.total(),
             fills=self.desk.books.fills,
             gateway=self.gateway.statistics(),
             scheduler=self._scheduler.statistics(),
@@ -315,13 +303,40 @@ class Engine:
 
         Its working orders stay as they are. Raises KeyError for an unknown id.
         """
-        if self._pending.pop(strategy_id, None) is not None:
-            return
-        entry = self.supervised[strategy_id]
-        entry.market.cancel()
-        await entry.market_ended.wait()
-        entry.news.close()
-        await entry.ended.wait()
+        await self.supervisor.stop(strategy_id)
+
+    async def restart_strategy(self, strategy_id: str) -> None:
+        """Start a fresh strategy of the same configuration, after stopping the one that runs. A checkpoint.
+
+        It gets the state that was saved last, reads positions and orders from the engine, and joins at the next batch.
+
+        Raises:
+            KeyError: an unknown id.
+            trio.ClosedResourceError: the engine is closing.
+        """
+        if self._state != "running":
+            raise trio.ClosedResourceError("the engine is not running: no strategy can be restarted")
+        await self.supervisor.restart(strategy_id)
+
+    async def update_strategy(self, strategy_id: str, changes: Mapping[str, Any]) -> None:
+        """Give a strategy another configuration between two of its steps; it misses no event. A checkpoint.
+
+        A strategy is made from its first configuration with ``changes`` (values as in a configuration file, or objects
+        of the field's type), is given what the old one's ``save_state`` returns and its own ``on_start``, and takes the
+        old one's place; the old one's timers go with it, its ``on_stop`` is not called. One that does not run
+        begins its next life with it.
+
+        Raises:
+            InputError: an unknown field, or a value that does not fit it.
+            Exception: what the new strategy's class, its features or its ``on_start`` raised. The old one goes on.
+            KeyError: an unknown id.
+            trio.BrokenResourceError: it ended before that.
+        """
+        await self.supervisor.update(strategy_id, changes)
+
+    async def save_strategies(self) -> None:
+        """Have every running strategy save its state now. A checkpoint."""
+        await self.supervisor.save()
 
     async def halt(self) -> None:
         """Block new orders and cancel the working ones. Returns when the cancels are on their way. A checkpoint."""
@@ -389,10 +404,8 @@ class Engine:
         return outcome.events
 
     def _tell(self, events: Iterable[OrderEvent]) -> None:
+        self.supervisor.tell(events)
         for event in events:
-            entry = self.supervised.get(event.strategy_id)
-            if entry is not None:
-                entry.tell(event)
             self._bus.publish(event)
 
     async def _run_feed(self, feed: Feed, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -433,22 +446,6 @@ class Engine:
             f"tick {instrument.tick_size}, lot {instrument.lot_size}, no fees"
         )
 
-    def _on_strategy_state(self, entry: SupervisedStrategy) -> None:
-        self._bus.publish(StrategyState(entry.strategy_id, entry.state, self._now_ns(), entry.detail))
-        if entry.state != STOPPED:
-            self._withdrawing += 1
-            self.tasks.spawn(CRITICAL, self._withdraw, entry, name=f"withdraw orders of {entry.strategy_id}")
-        self.tasks.notify()
-
-    async def _withdraw(self, entry: SupervisedStrategy) -> None:
-        """Cancel what a strategy that failed has working, after all that it did was decided on."""
-        await entry.ended.wait()
-        proposed = self._proposed()
-        await self.tasks.until(lambda: self._risk.decided >= proposed)
-        await self._cancel_working(entry.strategy_id)
-        self._withdrawing -= 1
-        self.tasks.notify()
-
     def _on_halt(self, reason: str) -> None:
         self.halted = reason
         self.desk.risk.state = TradingState.HALTED
@@ -476,19 +473,17 @@ class Engine:
         await self._stopping.wait()
         self._state = "closing"
         self._ended_ns = self._now_ns()
+        self.supervisor.let_end()
         await self._end_feeds()
         self.market.sender.close()
         self.bars.sender.close()
-        await self._end_each("market_ended", lambda entry: entry.market.cancel())
-        await self.tasks.until(lambda: self._proposed() == self._risk.decided)
+        await self.supervisor.end_rings(self.config.exit_timeout_s)
+        await self.tasks.until(lambda: self.supervisor.proposed() == self._risk.decided)
         if self.config.on_exit == "cancel":
             await self._cancel_working()
             with trio.move_on_after(self.config.exit_timeout_s):
                 await self.tasks.until(lambda: not any(self.desk.orders.working()))
-        for entry in self.supervised.values():
-            entry.news.close()
-        await self._end_each("ended", lambda entry: entry.quarantine(LATE))
-        await self.tasks.until(lambda: not self._withdrawing)
+        await self.supervisor.end_news(self.config.exit_timeout_s)
         self._proposals.close()
         await self.tasks.until(lambda: self.tasks.running == 1)  # the update stream alone goes on by itself
         await self.journal.flush()
@@ -497,22 +492,6 @@ class Engine:
         self._bus.end()
         self._state = "closed"
         self._closed.set()
-
-    async def _end_each(self, event: str, insist: Callable[[SupervisedStrategy], None]) -> None:
-        """Wait for every strategy. Insist where one is in the middle of something for too long, then end it."""
-        entries = list(self.supervised.values())
-
-        async def wait() -> None:
-            for entry in entries:
-                await getattr(entry, event).wait()
-
-        for then in (insist, lambda entry: entry.quarantine(LATE)):
-            with trio.move_on_after(self.config.exit_timeout_s):
-                await wait()
-            for entry in entries:
-                if not getattr(entry, event).is_set():
-                    then(entry)
-        await wait()
 
     def _check_started(self) -> None:
         if not hasattr(self, "desk"):
@@ -530,9 +509,6 @@ class Engine:
         for scope in self._feed_scopes:
             scope.cancel()
         await self.tasks.until(lambda: not self._feeds_running)
-
-    def _proposed(self) -> int:
-        return sum(entry.actor.proposed for entry in self.supervised.values())
 
     async def cancel_tasks(self) -> None:
         """End whatever still runs, and wait for it: also while this block is being cancelled."""
@@ -600,15 +576,20 @@ async def open_engine(
     listed = strategies if isinstance(strategies, (Strategy, Mapping)) else list(strategies)
     named = by_id(listed) if listed else {}
     async with AsyncExitStack() as stack:
+        states = None
+        if config.state_folder is not None:
+            from trio_nt.storage.states import open_state_folder
+
+            states = stack.enter_context(open_state_folder(config.state_folder))
         if scheduler is None:
             if any(strategy.features() for strategy in named.values()):
                 # Before collection is frozen: the compiler leaves a heap behind that takes 30 ms to look through.
                 await trio.to_thread.run_sync(FeaturePipeline().prepare, config.on_progress)
             scheduler = await stack.enter_async_context(open_scheduler(freeze_gc=True))
+        if journal is None:
+            journal = MemoryJournal()
         async with trio.open_nursery() as nursery:
-            engine = Engine(
-                config, scheduler, nursery, broker, list(feeds), MemoryJournal() if journal is None else journal, now_ns
-            )
+            engine = Engine(config, scheduler, nursery, broker, list(feeds), journal, now_ns, states)
             for strategy_id, strategy in named.items():
                 engine.add_strategy(strategy_id, strategy)
             try:

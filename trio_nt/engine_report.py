@@ -7,8 +7,9 @@ import attrs
 
 from trio_nt.engine import Engine
 from trio_nt.model.orders import Order, OrderState
-from trio_nt.report import Check, CurrencyPnl, OrderRecord, Report, StrategyLine, Throughput, counted, plain
+from trio_nt.report import Check, CurrencyPnl, OrderRecord, Report, StrategyLine, Throughput, by_count, counted, plain
 from trio_nt.storage.journal import OrderIntent
+from trio_nt.strategies.supervised import RUNNING, STOPPED
 
 
 def report_of(engine: Engine) -> Report:
@@ -25,7 +26,7 @@ def report_of(engine: Engine) -> Report:
         latencies=tuple(engine.stamps.rows()),
         throughput=tuple(_throughput(engine, len(orders))),
         orders_by_state=counted([order.status for order in records]),
-        refusals=counted([refusal.reason.value for refusal in desk.refusals]),
+        refusals=by_count({reason.value: count for reason, count in desk.refused.items()}),
         strategies=tuple(_strategies(engine, orders)),
         data=tuple(_data(engine)),
         assumptions=tuple(_assumptions(engine)),
@@ -41,14 +42,15 @@ def _marks(engine: Engine) -> dict[str, Decimal]:
 def _checks(engine: Engine, orders: list[Order]) -> Iterator[Check]:
     rows = engine.market.rows_sent + engine.bars.rows_sent
     for name, entry in engine.supervised.items():
-        actor = entry.actor
-        if entry.failure:
+        if entry.state not in (RUNNING, STOPPED):
             continue
+        life = entry.life
+        seen = life.actor.runner.rows_seen
         if entry.was_stopped:
-            shown = actor.market_end + actor.bars_end - entry.joined_at
-            yield Check.equal(f"events until {name} was stopped = seen by it", shown, actor.runner.rows_seen)
+            shown = life.actor.market_end + life.actor.bars_end - life.joined_at
+            yield Check.equal(f"events until {name} was stopped = seen by it", shown, seen)
         else:
-            yield Check.equal(f"events in the ring = seen by {name}", rows - entry.joined_at, actor.runner.rows_seen)
+            yield Check.equal(f"events in the ring = seen by {name}", rows - life.joined_at, seen)
     unsent = sum(not order.broker_order_id and order.state is OrderState.CANCELLED for order in orders)
     records = getattr(engine.journal, "records", None)
     if records is not None:
@@ -67,7 +69,7 @@ def _checks(engine: Engine, orders: list[Order]) -> Iterator[Check]:
 def _throughput(engine: Engine, orders: int) -> Iterator[Throughput]:
     seconds = engine.ran_s
     yield Throughput("market events", engine.market.rows_sent + engine.bars.rows_sent, seconds)
-    yield Throughput("signals", sum(entry.actor.proposed for entry in engine.supervised.values()), seconds)
+    yield Throughput("signals", engine.supervisor.proposed(), seconds)
     yield Throughput("orders", orders, seconds)
 
 
@@ -76,9 +78,11 @@ def _strategies(engine: Engine, orders: list[Order]) -> Iterator[StrategyLine]:
     for name, entry in engine.supervised.items():
         own = [order for order in orders if order.strategy_id == name]
         filled = sum(len(fills.get(order.client_order_id, ())) for order in own)
-        runner = entry.actor.runner
-        counts = (runner.rows_seen, runner.signals, len(own), filled)
-        yield StrategyLine(name, *counts, entry.state, entry.failure, entry.traceback)
+        each = entry.statistics()
+        counts = (each.rows, each.signals, len(own), filled)
+        yield StrategyLine(
+            name, *counts, each.state, each.failure, each.traceback, restarts=each.restarts, warnings=each.warnings
+        )
 
 
 def _data(engine: Engine) -> Iterator[str]:
@@ -91,6 +95,9 @@ def _data(engine: Engine) -> Iterator[str]:
 
 def _assumptions(engine: Engine) -> Iterator[str]:
     yield from engine.assumptions
+    kept, refused = len(engine.desk.refusals), engine.desk.refused.total()
+    if kept < refused:
+        yield f"of {refused:,} refusals the last {kept:,} are listed among the orders"
     yield "half spread: against the mid price last seen when the fill was heard of"
     yield f"cash at the start: {_amounts(engine)}"
     yield "orders were recorded in memory: they do not survive the process"

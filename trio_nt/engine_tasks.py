@@ -1,11 +1,13 @@
 """Tasks that end with their engine, in the lanes of a scheduler that it may share with others."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
 from scheduler import Scheduler, TaskCancelled, TaskHandle, TaskPriority
+
+T = TypeVar("T")
 
 
 class EngineTasks:
@@ -30,9 +32,13 @@ class EngineTasks:
         self._changed.set()
         self._changed = trio.Event()
 
-    def spawn(self, lane: TaskPriority, async_fn: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
+    def spawn(
+        self, lane: TaskPriority, async_fn: Callable[..., Awaitable[Any]], *args: Any, name: str
+    ) -> TaskHandle[None]:
         """Start a task in a lane."""
-        self._nursery.start_soon(_raise_error, self._begin(lane, async_fn, args, name).result)
+        handle = self._begin(lane, async_fn, args, name)
+        self._nursery.start_soon(_raise_error, handle.result)
+        return handle
 
     async def start(self, lane: TaskPriority, async_fn: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
         """The same for a task that says when it has started; its error before that is raised here."""
@@ -50,6 +56,10 @@ class EngineTasks:
             self._nursery.start_soon(_raise_error, handle.result)
             return
         await _raise_error(handle.result)
+
+    async def run_blocking(self, sync_fn: Callable[..., T], *args: Any) -> T:
+        """Run a blocking function in a thread, behind everything more urgent. A checkpoint."""
+        return await self._scheduler.run_blocking(sync_fn, *args, priority=TaskPriority.LOW)
 
     def cancel_all(self) -> None:
         for scope in list(self._scopes):

@@ -87,6 +87,15 @@ async def run_async(config: RunConfig, *, stop: Stop | None, progress: Progress)
                 limits=config.risk,
                 on_progress=progress,
                 strategy_limits={each.id: each.risk for each in config.strategies if each.id and each.risk},
+                supervision={
+                    name: each.supervision
+                    for name, strategy in strategies.items()
+                    for each in config.strategies
+                    if each.strategy is strategy
+                },
+                state_folder=config.state_folder,
+                linger_s=config.linger_s,
+                stall_timeout_s=config.stall_timeout_s,
             )
             async with open_engine(engine_config, feeds=[feed], broker=broker, strategies=strategies) as engine:
                 report = await _trade(engine, config, stop, progress)

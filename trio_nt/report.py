@@ -12,6 +12,7 @@ Rules:
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -122,7 +123,10 @@ class Throughput:
 
 @attrs.frozen
 class StrategyLine:
-    """What one strategy saw and did. ``failure`` is what ended it, in one line; ``traceback`` where it raised."""
+    """What one strategy saw and did. ``failure`` is what ended it, in one line; ``traceback`` where it raised.
+
+    ``warnings``: what it was warned of, one line each.
+    """
 
     strategy_id: str
     rows: int
@@ -132,6 +136,8 @@ class StrategyLine:
     state: str
     failure: str = ""
     traceback: str = ""
+    restarts: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -323,7 +329,9 @@ def _json_value(instance: Any, attribute: Any, value: Any) -> Any:
 
 def counted(values: Sequence[str]) -> dict[str, int]:
     """How often each value occurs, most frequent first, then by name."""
-    counts: dict[str, int] = {}
-    for value in values:
-        counts[value] = counts.get(value, 0) + 1
+    return by_count(Counter(values))
+
+
+def by_count(counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts, greatest first, then by name."""
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -127,11 +127,13 @@ def _strategies(rows: Sequence[StrategyLine], paint: _Paint) -> list[str]:
     table = [["", "rows seen", "signals", "orders", "fills", "state"]]
     for row in rows:
         counts = [f"{x:,}" for x in (row.rows, row.signals, row.orders, row.fills)]
-        table.append([row.strategy_id, *counts, row.state])
+        again = {0: "", 1: ", restarted once"}.get(row.restarts, f", restarted {row.restarts} times")
+        table.append([row.strategy_id, *counts, row.state + again])
     lines = _table(table)
     for number in range(len(rows), 0, -1):
-        if rows[number - 1].failure:
-            lines.insert(number + 1, paint(RED, f"  {rows[number - 1].failure}"))
+        row = rows[number - 1]
+        below = [row.failure, *row.warnings] if row.failure else row.warnings
+        lines[number + 1 : number + 1] = [paint(RED, f"  {line}") for line in below]
     return lines
 
 

@@ -1,5 +1,6 @@
 """Strategies in a running engine: their handlers, their failures, coming and going."""
 
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -11,6 +12,12 @@ from engine_scripts import EndlessFeed, Listening, ScriptedFeed, arguments, paus
 from trio_nt import Strategy, buy, open_engine
 from trio_nt.model.events import Accepted, StrategyState
 from trio_nt.risk.limits import RiskLimits
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(60):
+        while not condition():
+            await trio.sleep(0.001)
 
 
 def ticks(count: int) -> ScriptedFeed:
@@ -85,7 +92,7 @@ async def test_an_async_handler_sleeps_and_what_it_does_leaves_at_once() -> None
     async with open_engine(**arguments([feed], strategy)) as engine:
         await engine.start()
         began = trio.current_time()
-        await trio.sleep(0.12)
+        await until(lambda: engine.statistics().approved > 0)
         assert engine.statistics().approved == 1  # the first one's order waits for no later row
         report = await engine.wait()
     assert report.ok, report.checks
@@ -149,13 +156,16 @@ async def test_a_strategy_that_raises_fails_alone(where: str) -> None:
             return buy("ABC", 1, limit_price=9.5)
 
     failing, neighbour = FailingLater() if where == "async" else Failing(), Listening()
-    async with open_engine(**arguments([ticks(10)], {"failing": failing, "fine": neighbour})) as engine:
+    go = trio.Event()
+    feed = ScriptedFeed(*ticks(10).steps, wait(go))
+    async with open_engine(**arguments([feed], {"failing": failing, "fine": neighbour})) as engine:
         events = engine.events()
         await engine.start()
-        await trio.sleep(0.05)
         if where != "on_stop":
+            await until(lambda: engine.statistics().strategies["failing"] == "failed")
+            await until(lambda: not any(engine.desk.orders.working()))  # at once, not when the engine ends
             assert engine.statistics().strategies == {"failing": "failed", "fine": "running"}
-            assert not any(engine.desk.orders.working())  # at once, not when the engine ends
+        go.set()
         report = await engine.wait()
         states = [event async for event in events if isinstance(event, StrategyState)]
     assert all(check.ok for check in report.checks), report.checks
@@ -230,15 +240,15 @@ async def test_a_strategy_joins_a_running_engine_at_the_next_row_and_leaves_when
     first, late = Listening(), Leaving()
     async with open_engine(**arguments([EndlessFeed()], {"first": first})) as engine:
         await engine.start()
-        await trio.sleep(0.0205)
+        await until(lambda: len(first.seen) > 10)
         before = len(first.seen)
         engine.add_strategy("late", late)
         with pytest.raises(ValueError, match="there already"):
             engine.add_strategy("late", Listening())
-        await trio.sleep(0.02)
+        await until(lambda: len(late.seen) > 5)
         await engine.stop_strategy("late")
-        seen = len(late.seen)
-        await trio.sleep(0.02)
+        seen, rows = len(late.seen), len(first.seen)
+        await until(lambda: len(first.seen) > rows + 5)
         assert engine.statistics().strategies == {"first": "running", "late": "stopped"}
         engine.stop()
         report = await engine.wait()

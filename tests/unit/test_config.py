@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from scheduler import TaskPriority
 from trio_nt.config import RunConfig, load_config
 from trio_nt.errors import InputError
+from trio_nt.strategies.supervision import OverrunPolicy, RestartPolicy, Supervision
 
 STRATEGY = """
 import attrs
@@ -58,11 +60,32 @@ def test_everything_written_arrives_and_the_rest_is_default(folder: Path) -> Non
     assert config.risk.max_position == 5
     first, second = config.strategies
     strategy: Any = first.strategy
-    assert (first.id, strategy.fast, first.restart) == ("first", 3, "on-failure")
+    assert (first.id, strategy.fast, first.supervision.restart.when) == ("first", 3, "on-failure")
     assert first.risk is not None
     assert first.risk.max_order_quantity == 2
-    assert (second.id, second.restart, second.risk) == ("", "never", None)
+    assert (second.id, second.supervision, second.risk) == ("", Supervision(), None)
     assert load_config(write(folder, "")) == RunConfig()
+
+
+def test_supervision_is_written_beside_the_other_keys(folder: Path) -> None:
+    text = """
+    state_folder = "kept"
+    linger_s = 0.002
+    [[strategies]]
+    strategy = "of_a_configuration.py:Cross"
+    restart = { when = "always", backoff_s = 2 }
+    on_failure = "keep"
+    lane = "MEDIUM"
+    overruns = { warn_after = 1, quarantine_after = 5 }
+    """
+    config = load_config(write(folder, text))
+    assert config.strategies[0].supervision == Supervision(
+        restart=RestartPolicy(when="always", backoff_s=2.0),
+        on_failure="keep",
+        lane=TaskPriority.MEDIUM,
+        overruns=OverrunPolicy(warn_after=1, quarantine_after=5),
+    )
+    assert (config.state_folder, config.linger_s) == (folder / "kept", 0.002)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +112,10 @@ def test_everything_written_arrives_and_the_rest_is_default(folder: Path) -> Non
             "[[strategies]]\nstrategy = 'of_a_configuration.py:Cross'\nrestrat = ''",
             "unknown key restrat; known: settings, strategy, id, ",
         ),
-        ("[[strategies]]\nstrategy = 'of_a_configuration.py:Cross'\nrestart = 'x'", "'restart' must be in ('never', "),
+        ("[[strategies]]\nstrategy = 'of_a_configuration.py:Cross'\nrestart = 'x'", "'when' must be in ('never', "),
+        ("[[strategies]]\nstrategy = 'of_a_configuration.py:Cross'\nlane = 'FAST'", "lane: must be one of "),
+        ("[[strategies]]\nstrategy = 'of_a_configuration.py:Cross'\nrestart = { limit = -1 }", "'limit' must be >= 0"),
+        ("linger_s = -1", "'linger_s' must be >= 0"),
     ],
 )
 def test_a_mistake_names_file_and_key(folder: Path, text: str, message: str) -> None:

@@ -3,13 +3,26 @@
 import inspect
 import subprocess
 import sys
+from typing import Any
 
+import attrs
 import prometheus_client
 import pytest
 import trio
 import trio.testing
 
-from trio_nt.metrics import BUCKETS_S, PerformanceTimer, operation_duration
+from scheduler import TaskPriority
+from trio_nt.engine_config import EngineStatistics
+from trio_nt.metrics import (
+    _OF_ENGINES,
+    _OF_STRATEGIES,
+    BUCKETS_S,
+    STATES,
+    EngineMetrics,
+    PerformanceTimer,
+    operation_duration,
+)
+from trio_nt.strategies.supervised import StrategyStatistics
 
 
 def observed(operation: str) -> float:
@@ -115,3 +128,52 @@ def test_an_operation_needs_a_name() -> None:
 def test_the_module_imports_no_exporter() -> None:
     program = "import sys, trio_nt.metrics; sys.exit('prometheus_client' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def strategy(**counts: Any) -> StrategyStatistics:
+    given: dict[str, Any] = {
+        "state": "running", "lane": TaskPriority.HIGH, "rows": 1, "signals": 0, "proposed": 0, "restarts": 0,
+        "slowest_step_s": 0.5, "overruns": 0, "refused_by_rate": 0, "state_bytes": 0, "state_saved_ns": 0,
+        "failure": "", "traceback": "", "warnings": (),
+    }  # fmt: skip
+    return StrategyStatistics(**given | counts)
+
+
+class Counts:
+    """An engine's statistics, as far as they are shown."""
+
+    def __init__(self, rows: int, **strategies: StrategyStatistics) -> None:
+        self.rows, self.supervision = rows, strategies
+        self.flagged = self.bars = self.proposals = self.approved = self.refused = self.fills = 0
+
+
+def test_engines_show_their_strategies_side_by_side() -> None:
+    registry = prometheus_client.CollectorRegistry()
+    read = registry.get_sample_value
+    with EngineMetrics("one", registry=registry) as one, EngineMetrics("other", registry=registry) as other:
+        assert read("trio_nt_market_events_total", {"engine": "one"}) is None
+        one.show(Counts(7, a=strategy(state="quarantined", restarts=2), b=strategy(lane=TaskPriority.LOW)))
+        other.show(Counts(9, a=strategy(rows=5)))
+        assert read("trio_nt_market_events_total", {"engine": "one"}) == 7
+        assert read("trio_nt_market_events_total", {"engine": "other"}) == 9
+        of_a = {"engine": "one", "strategy": "a"}
+        assert read("trio_nt_strategy_restarts_total", of_a) == 2
+        states = {state: read("trio_nt_strategy_state", of_a | {"state": state}) for state in STATES}
+        assert states == dict.fromkeys(STATES, 0.0) | {"quarantined": 1.0}
+        assert read("trio_nt_strategy_lane", {"engine": "one", "strategy": "b"}) == 3
+        assert read("trio_nt_strategy_rows_total", {"engine": "other", "strategy": "a"}) == 5
+        with pytest.raises(ValueError, match="an engine 'one' are there already"):
+            EngineMetrics("one", registry=registry)
+    assert read("trio_nt_market_events_total", {"engine": "one"}) is None
+    one.close()
+    with EngineMetrics("one", registry=registry) as again:
+        again.show(Counts(1))
+        assert read("trio_nt_market_events_total", {"engine": "one"}) == 1
+
+
+def test_every_counter_of_an_engine_that_is_shown_exists() -> None:
+    names = {field.name for field in attrs.fields(StrategyStatistics)}
+    assert {attribute for attribute, _, _ in _OF_STRATEGIES.values()} <= names
+    assert {attribute for attribute, _ in _OF_ENGINES.values()} <= {
+        field.name for field in attrs.fields(EngineStatistics)
+    }

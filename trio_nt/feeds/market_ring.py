@@ -4,8 +4,9 @@ One sender writes the ring, so a row's place in it is known when it is written. 
 same length for what belongs to a row but is nobody's market data: the stamps t0, t1 and t2 (``perf_counter_ns``).
 """
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -90,7 +91,12 @@ class QuoteBoard:
 
 
 class MarketRing:
-    """One ring of market rows, with its stamps. ``rows_sent`` counts rows, ``flagged`` those with bad data."""
+    """One ring of market rows, with its stamps. ``rows_sent`` counts rows, ``flagged`` those with bad data.
+
+    ``on_stall`` is told the names of receivers that have held the full ring for ``stall_timeout_s`` without taking a
+    row, again and again as long as they do. One that takes rows, however slowly, is none of them: the feed goes at its
+    pace.
+    """
 
     def __init__(
         self,
@@ -102,9 +108,7 @@ class MarketRing:
         debug: bool = False,
     ) -> None:
         self.sender: BroadcastSender
-        self.sender, first = open_broadcast(
-            capacity, fields, backpressure=backpressure, stall_timeout_s=stall_timeout_s, debug=debug
-        )
+        self.sender, first = open_broadcast(capacity, fields, backpressure=backpressure, debug=debug)
         first.close()  # readers subscribe when they start; a reader that never reads would hold the sender
         self.capacity = capacity
         self.t0: Column = np.zeros(capacity, np.int64)
@@ -112,6 +116,8 @@ class MarketRing:
         self.t2: Column = np.zeros(capacity, np.int64)
         self.rows_sent = 0
         self.flagged = 0
+        self.on_stall: Callable[[Collection[str]], None] = _nobody_cares
+        self._stall_timeout_s = math.inf if stall_timeout_s is None else stall_timeout_s
         # A block that is longer waits for ever between the watermarks.
         self.longest_block = max(1, capacity // 4)
 
@@ -131,10 +137,25 @@ class MarketRing:
                 self.sender.send_nowait(rows)
                 break
             except trio.WouldBlock:
-                await self.sender.wait_below_low_watermark()
+                await self._wait_for_room()
         t1 = time.perf_counter_ns()
         self._stamp(count, t0, t1)
         return t1
+
+    async def _wait_for_room(self) -> None:
+        """Wait until the ring is nearly empty again, looking now and then who takes nothing."""
+        behind: dict[str, int] = {}
+        while True:
+            with trio.move_on_after(self._stall_timeout_s / 2) as patience:
+                await self.sender.wait_below_low_watermark()
+            if not patience.cancelled_caught:
+                return
+            # Nothing is sent meanwhile, so who took rows is less behind than half the time ago.
+            now = {each.name: each.lag for each in self.sender.statistics().receivers if each.lag}
+            stalled = [name for name, rows in now.items() if behind.get(name) == rows]
+            if stalled:
+                self.on_stall(stalled)
+            behind = now
 
     def _stamp(self, count: int, t0: Column, t1: int) -> None:
         start = self.rows_sent % self.capacity
@@ -315,6 +336,10 @@ class Sequence:
         """The next ``count`` numbers. Taken again when the rows found no room: numbers are unique, not dense."""
         start, self._next = self._next, self._next + count
         return np.arange(start, start + count, dtype=np.int64)
+
+
+def _nobody_cares(names: Collection[str]) -> None:
+    return
 
 
 def _flags(columns: Columns, fields: Mapping[str, Any]) -> Column:

@@ -103,10 +103,27 @@ class Expired:
 
 @attrs.frozen
 class StrategyState:
-    """A strategy changed state: ``running``, ``stopped``, ``failed``, ``quarantined``; ``detail`` says why."""
+    """A strategy changed state; ``detail`` says why.
+
+    ``running``, ``stopped``, ``failed``, ``restarting`` (it waits for its next start), ``quarantined``.
+    """
 
     strategy_id: str
     state: str
+    ts_ns: int
+    detail: str = ""
+
+
+@attrs.frozen
+class StrategyWarning:
+    """A strategy runs on, but somebody should look at it.
+
+    ``reason``: ``overrun`` (it holds the loop), ``demoted`` (to a lower lane for that), ``flood`` (risk refuses its
+    orders for their rate), ``state`` (what it wants to be saved was refused, or could not be written).
+    """
+
+    strategy_id: str
+    reason: str
     ts_ns: int
     detail: str = ""
 
@@ -130,4 +147,4 @@ class Halted:
 
 
 OrderEvent: TypeAlias = Accepted | Refused | Rejected | Filled | Cancelled | CancelRejected | Replaced | Expired
-Event: TypeAlias = OrderEvent | StrategyState | FeedState | Halted
+Event: TypeAlias = OrderEvent | StrategyState | StrategyWarning | FeedState | Halted

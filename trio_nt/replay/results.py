@@ -11,7 +11,7 @@ from trio_nt.feeds.statistics import FileStatistics
 from trio_nt.replay.driver import ReplayDriver
 from trio_nt.replay.prices import middle
 from trio_nt.replay.settings import ReplaySettings
-from trio_nt.report import Check, CurrencyPnl, OrderRecord, Report, StrategyLine, Throughput, counted, plain
+from trio_nt.report import Check, CurrencyPnl, OrderRecord, Report, StrategyLine, Throughput, by_count, counted, plain
 
 
 @attrs.frozen
@@ -44,7 +44,7 @@ def report_of(result: ReplayResult) -> Report:
         pnl=tuple(CurrencyPnl(**attrs.asdict(row)) for row in desk.books.pnl(result.marks)),
         throughput=tuple(_throughput(result)),
         orders_by_state=counted([order.status for order in records]),
-        refusals=counted([refusal.reason.value for refusal in desk.refusals]),
+        refusals=by_count({reason.value: count for reason, count in desk.refused.items()}),
         strategies=tuple(_strategies(result)),
         data=tuple(line for file in result.data.statistics.files for line in _data_lines(file)),
         assumptions=tuple(_assumptions(result)),

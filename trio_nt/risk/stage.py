@@ -13,6 +13,9 @@ from scheduler import MailboxReceiver
 from trio_nt.model.actions import Action
 from trio_nt.stamps import RISK, StageClock
 
+# Half a millisecond's work: a flood of proposals must not hold the loop, least of all in the most urgent lane.
+MOST_IN_A_STEP = 64
+
 
 class Proposed(Protocol):
     """An action with its stamps (``perf_counter_ns``; 0 where they were not taken)."""
@@ -58,7 +61,7 @@ class RiskStage:
         """Decide until nobody can propose any more. ``flush`` hands on what was approved; a checkpoint."""
         while True:
             try:
-                batch = await self._proposals.receive_batch()
+                batch = await self._proposals.receive_batch(MOST_IN_A_STEP)
             except trio.EndOfChannel:
                 return
             self._refresh()

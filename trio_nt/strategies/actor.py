@@ -1,4 +1,4 @@
-"""One strategy live: its reader of the ring, its news of its own orders, its timers.
+"""One strategy live: its reader of the ring, its news of its own orders, its mailbox, its timers.
 
 Rules
 - A turn is one synchronous step. It is given at most as many rows as fit the step budget, from the measured cost of
@@ -7,6 +7,8 @@ Rules
   waits for a strategy: news of its orders that it does not take fails it.
 - Handlers of one strategy never overlap: an ``async`` handler holds the turn until it returns. It may wait on any row,
   so its turns are of one row, as in a replay.
+- Rows, news, and messages with timers have a task each, in the strategy's lane: none of them waits behind the others'
+  backlog. A message is never in the way of a stop, which cancels and does not queue.
 - Rows come in the order of their sequence. Quotes and trades are taken by one task; bars are copied and wait until
   every row before them was shown.
 """
@@ -14,20 +16,24 @@ Rules
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import trio
 
-from scheduler import Batch, BroadcastReceiver, MailboxReceiver, MailboxSender
+from scheduler import Batch, BroadcastReceiver, MailboxReceiver, MailboxSender, open_mailbox
 from trio_nt.model.actions import Action
 from trio_nt.model.events import OrderEvent
 from trio_nt.model.instruments import Instruments
 from trio_nt.model.market import Column
 from trio_nt.stamps import StageRecorder
+from trio_nt.strategies.base import Strategy
+from trio_nt.strategies.messages import Message, SaveState, TimersChanged, UpdateConfig
+from trio_nt.strategies.pacing import Linger, drive_async
 from trio_nt.strategies.runner import Block, Caused, Steps, StrategyRunner, run_plain
+from trio_nt.strategies.states import decode_state, encode_state
 
 FIRST_ROWS = 16
 
@@ -42,23 +48,22 @@ class Proposal(NamedTuple):
 
 
 class FeatureSource(Protocol):
+    def require(self, specs: Any) -> None: ...
     def of(self, specs: Any, batch: Batch) -> dict[str, Column]: ...
 
 
 class StepBudget:
     """How many rows a step may take: what fits ``budget_s``, growing at most twofold. Pure."""
 
-    __slots__ = ("_budget_ns", "_cost_ns", "rows", "slowest_ns")
+    __slots__ = ("_budget_ns", "_cost_ns", "rows")
 
     def __init__(self, budget_s: float) -> None:
         self._budget_ns = budget_s * 1e9
         self._cost_ns = 0.0
         self.rows = FIRST_ROWS
-        self.slowest_ns = 0
 
     def measured(self, rows: int, elapsed_ns: int) -> None:
         """Take account of a step."""
-        self.slowest_ns = max(self.slowest_ns, elapsed_ns)
         cost = elapsed_ns / rows
         # Up at once, down slowly: a batch too long breaks the promise to others, one too short costs a step.
         self._cost_ns = cost if cost > self._cost_ns else 0.9 * self._cost_ns + 0.1 * cost
@@ -88,7 +93,16 @@ class _WaitingBars(NamedTuple):
 
 
 class StrategyActor:
-    """Runs one strategy. ``run_market``, ``run_bars``, ``run_news`` and ``run_timers`` are its loops."""
+    """Runs one strategy. ``run_market``, ``run_bars``, ``run_news`` and ``run_mailbox`` are its loops.
+
+    Args:
+        news, proposals: from and to the engine.
+        make_runner: a runner of the strategy that takes this one's place when its configuration is changed, with its
+            features required.
+        on_step: told after every step how many rows it took (1 for any other handler) and how long, in ns.
+        save: keeps a state that is not too large; a checkpoint.
+        linger: None to take rows as soon as they are there.
+    """
 
     def __init__(
         self,
@@ -98,12 +112,18 @@ class StrategyActor:
         news: MailboxReceiver[OrderEvent],
         proposals: MailboxSender[Proposal],
         *,
+        make_runner: Callable[[Strategy], StrategyRunner],
         signal: StageRecorder,
         now_ns: Callable[[], int],
         budget_s: float,
+        mailbox_capacity: int,
+        on_step: Callable[[int, int], None],
+        save: Callable[[bytes], Awaitable[None]],
+        linger: Linger | None = None,
     ) -> None:
         self.runner = runner
         self.budget = StepBudget(budget_s)
+        self.mailbox, self._messages = open_mailbox[Message](mailbox_capacity)
         self.proposed = 0  # all of it reaches risk, or is counted by nobody: the engine is cancelled
         self.market_end, self.bars_end = market.sent(), bars.sent()
         self._market, self._bars = market, bars
@@ -116,18 +136,43 @@ class StrategyActor:
         self._now_ns = now_ns
         self._turn: AbstractAsyncContextManager[Any] = trio.Lock() if runner.is_async else nullcontext()
         self._last_row = 0
-        self._timers_changed = trio.Event()
+        self._timers_noticed = False
+        self._is_ending = False
+        self._has_raised = False
+        self._make_runner = make_runner
+        self._on_step = on_step
+        self._save = save
+        self._linger = linger
 
-    async def start(self) -> None:
-        await self._call(lambda out: self.runner.start(self._now_ns(), out))
+    async def start(self, state: bytes | None = None) -> None:
+        """Hand over a saved state, if there is one, and call ``on_start``."""
+        await self._call(lambda out: self._begin(self.runner, state, out))
 
     async def stop(self) -> None:
+        """Call ``on_stop``, then save what the strategy wants to be saved."""
         await self._call(lambda out: self.runner.stop(self._now_ns(), self._last_row, out))
+        await self._save_state()
 
     def close(self) -> None:
         """Leave the rings."""
+        self.keep_configuration()
         self._market.receiver.close()
         self._bars.receiver.close()
+
+    def keep_configuration(self) -> None:
+        """It is ending: no other configuration takes this one's place."""
+        self._is_ending = True
+
+    def close_mailbox(self) -> None:
+        """Take no more messages; who waits for an answer hears that the strategy has ended. Twice does nothing more."""
+        self.mailbox.close()
+        while True:
+            try:
+                self._messages.receive_nowait().ended()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                self._messages.close()
+            except trio.ClosedResourceError:
+                return
 
     async def run_market(self) -> None:
         """Take quotes and trades until their ring ends, and the bars that came between them."""
@@ -139,6 +184,8 @@ class StrategyActor:
             async with self._turn:
                 await self._show_market(batch)
             await self.flush()
+            if self._linger is not None and self.market_end == self._market.sent():
+                await self._linger.wait()
 
     async def run_bars(self) -> None:
         """Take bars until their ring ends; show those that no quote or trade is before."""
@@ -218,8 +265,11 @@ class StrategyActor:
         block = source.blocks.of(batch)
         ready = int(source.t2[batch.slot + stop - 1])
         out: list[Caused] = []
+        slowest = 0
         try:
-            await self._drive(runner.window(block, start, stop, features, runner.feature_rows(features, count), out))
+            slowest = await self._drive(
+                runner.window(block, start, stop, features, runner.feature_rows(features, count), out)
+            )
         finally:
             ended = time.perf_counter_ns()
             for caused in out:
@@ -229,6 +279,8 @@ class StrategyActor:
         self._last_row = stop - 1
         self._signal.record(ended - ready, stop - start)
         self.budget.measured(stop - start, ended - started)
+        # Time that an async handler waits for is nobody's step.
+        self._on_step(stop - start, slowest if runner.is_async else ended - started)
 
     async def run_news(self) -> None:
         """Tell the strategy what happens to its orders until nobody can send any more."""
@@ -243,37 +295,110 @@ class StrategyActor:
     def _heard(self, event: OrderEvent, out: list[Caused]) -> Steps:
         return self.runner.order_event(event, self._now_ns(), self._last_row, out)
 
-    async def run_timers(self) -> None:
-        """Fire the strategy's timers by the engine's clock."""
+    async def run_mailbox(self) -> None:
+        """Do what messages say, and fire the strategy's timers by the engine's clock, until it is cancelled."""
         while True:
             at_ns = self.runner.next_timer_ns
-            changed = self._timers_changed
             wait_s = math.inf if at_ns is None else max(0, at_ns - self._now_ns()) / 1e9
             with trio.move_on_after(wait_s) as waited:
-                await changed.wait()
+                message = await self._messages.receive()
             if waited.cancelled_caught:
                 await self._call(lambda out: self.runner.timers(self._now_ns(), self._last_row, out))
+            else:
+                await self._obey(message)
+
+    async def _obey(self, message: Message) -> None:
+        try:
+            if isinstance(message, UpdateConfig):
+                await self._update(message)
+            elif isinstance(message, SaveState):
+                await self._save_state()
+                message.done()
+            else:
+                self._timers_noticed = False
+        finally:
+            message.ended()
+
+    async def _update(self, message: UpdateConfig) -> None:
+        """Put a rebuilt strategy in this one's place between two steps; on an error everything stays as it was."""
+        out: list[Caused] = []
+        async with self._turn:
+            if self._is_ending:
+                return
+            try:
+                state = self.runner.strategy.save_state()
+                kept = None if state is None else encode_state(state)
+                runner = self._make_runner(message.strategy)
+                slowest = await self._drive(self._begin(runner, kept, out))
+            except Exception as error:  # noqa: BLE001 - whatever the new one raises is told to who wants it
+                self._has_raised = False
+                message.failed(error)
+                return
+            runner.rows_seen, runner.signals = self.runner.rows_seen, self.runner.signals + runner.signals
+            self.runner = runner
+            self._propose(out)
+            self._notice_timers(None)
+            self._on_step(1, slowest)
+        await self.flush()
+        message.done()
+
+    def _begin(self, runner: StrategyRunner, state: bytes | None, out: list[Caused]) -> Steps:
+        if state is not None:
+            runner.strategy.restore_state(decode_state(state))
+        return runner.start(self._now_ns(), out)
+
+    async def _save_state(self) -> None:
+        async with self._turn:
+            started = time.perf_counter_ns()
+            state = self.runner.strategy.save_state()
+            kept = None if state is None else encode_state(state)
+            self._on_step(1, time.perf_counter_ns() - started)
+        if kept is not None:
+            await self._save(kept)
 
     async def _call(self, call: Callable[[list[Caused]], Steps]) -> None:
         out: list[Caused] = []
         async with self._turn:
+            slowest = 0
             try:
-                await self._drive(call(out))
+                slowest = await self._drive(call(out))
             finally:
-                ended = time.perf_counter_ns()
-                for caused in out:
-                    self._put(Proposal(caused.action, caused.at_ns, 0, ended))
+                self._propose(out)
+            self._on_step(1, slowest)
         await self.flush()
 
-    async def _drive(self, steps: Steps) -> None:
+    async def _drive(self, steps: Steps) -> int:
+        """Call handlers, unless one has raised; how long the longest step of them took, in ns."""
+        if self._has_raised:
+            return 0  # its other tasks may take a step before they are cancelled: one failure is to be told
         timer = self.runner.next_timer_ns
-        if self.runner.is_async:
-            await _drive_async(steps)
-        else:
-            run_plain(steps)
-        if self.runner.next_timer_ns != timer:
-            self._timers_changed.set()
-            self._timers_changed = trio.Event()
+        started = time.perf_counter_ns()
+        try:
+            if self.runner.is_async:
+                slowest = await drive_async(steps)
+            else:
+                run_plain(steps)
+                slowest = time.perf_counter_ns() - started
+        except Exception:
+            self._has_raised = True
+            raise
+        self._notice_timers(timer)
+        return slowest
+
+    def _notice_timers(self, before_ns: int | None) -> None:
+        """Have ``run_mailbox`` look at the timers again where the next one is another than before."""
+        if self.runner.next_timer_ns == before_ns or self._timers_noticed:
+            return
+        self._timers_noticed = True
+        try:
+            self.mailbox.send_nowait(TimersChanged())
+        except (trio.WouldBlock, trio.ClosedResourceError):
+            self._timers_noticed = False  # it looks after every message, and a full mailbox has some
+
+    def _propose(self, out: list[Caused]) -> None:
+        ended = time.perf_counter_ns()
+        for caused in out:
+            self._put(Proposal(caused.action, caused.at_ns, 0, ended))
 
     def _put(self, proposal: Proposal) -> None:
         self.proposed += 1
@@ -291,17 +416,6 @@ class StrategyActor:
             except trio.Cancelled:
                 self._unsent.appendleft(proposal)
                 raise
-
-
-async def _drive_async(steps: Steps) -> None:
-    answer: Any = None
-    try:
-        while True:
-            answer = await steps.send(answer)
-    except StopIteration:
-        return
-    finally:
-        steps.close()
 
 
 class BlockCache:

@@ -6,7 +6,7 @@ given, what its ``context`` says, and what happened to its own orders.
 """
 
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from trio_nt.features import FeatureSpec
 from trio_nt.model.actions import Actions
@@ -70,3 +70,16 @@ class Strategy:
     def on_stop(self, context: "StrategyContext") -> HandlerResult:
         """Once, after the last row."""
         return None
+
+    def save_state(self) -> bytes | Mapping[str, Any] | None:
+        """What this strategy has learnt and would miss after a restart; None where that is nothing.
+
+        A mapping of what JSON holds (texts, numbers, lists, mappings with texts as keys, None), or bytes; at most
+        5 MB. Plain, quick, and without effects: a running engine asks now and then, and again after ``on_stop``.
+        Positions and orders are no part of it: the engine knows them.
+        """
+        return None
+
+    def restore_state(self, state: Any) -> None:
+        """Before ``on_start``, where a state was saved: the bytes or the mapping that ``save_state`` returned."""
+        return
