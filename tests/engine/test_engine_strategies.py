@@ -1,6 +1,7 @@
 """Strategies in a running engine: their handlers, their failures, coming and going."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import attrs
@@ -91,12 +92,12 @@ async def test_an_async_handler_sleeps_and_what_it_does_leaves_at_once() -> None
     feed = ScriptedFeed(*[quote("ABC", 10.0)] * 3, pause(0.15), pause(1))
     async with open_engine(**arguments([feed], strategy)) as engine:
         await engine.start()
-        began = trio.current_time()
         await until(lambda: engine.statistics().approved > 0)
         assert engine.statistics().approved == 1  # the first one's order waits for no later row
         report = await engine.wait()
     assert report.ok, report.checks
-    assert [at - began for at in times] == pytest.approx([0.1, 0.2, 0.3], abs=0.04)
+    assert len(times) == 3
+    assert all(after - before >= 0.1 for before, after in pairwise(times))
 
 
 async def test_closing_waits_for_no_handler_for_ever() -> None:
