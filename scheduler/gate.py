@@ -123,7 +123,10 @@ class Gate:
         if CELLS.pop(cell.task, None) is not None:
             cell.job.members.discard(cell)
             cell.lane.tasks -= 1
-            self.ready.forget(cell)
+            if cell.state == READY:
+                self.ready.rest(cell)  # as `forget` would, and the usual case
+            else:
+                self.ready.forget(cell)
         del cell.task  # the task refers to the cell: no cycle for the collector
         if self.ready.queued and not self.ready.outstanding:
             self.release()

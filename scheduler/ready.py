@@ -121,7 +121,10 @@ class ReadyLanes(Generic[E]):
         if not lane.ready:
             self._rouse(lane)
         lane.ready += 1
-        self.again(entry)
+        if lane.index:
+            self.again(entry)
+        else:
+            entry.state = READY  # what `again` would do, without the call: every spawn and wake in CRITICAL pays for it
 
     def wake_all(self, lane: Lane, entries: Sequence[E]) -> None:
         """``wake`` for many idle entries of one lane at a time, CRITICAL excepted: five times as fast."""
