@@ -81,6 +81,7 @@ async def test_a_strategy_that_raises_is_started_again_and_finds_its_orders(on_f
     assert not report.ok
 
 
+@pytest.mark.slow
 async def test_a_strategy_that_blocks_is_reported_and_its_neighbours_see_everything() -> None:
     class Blocking(Strategy):
         def on_quote(self, quote: Any, context: Any) -> None:
@@ -106,6 +107,7 @@ async def test_a_strategy_that_blocks_is_reported_and_its_neighbours_see_everyth
     assert "overrun: " in report.format()
 
 
+@pytest.mark.slow
 async def test_a_strategy_that_floods_is_refused_by_its_rate_and_reported() -> None:
     flood = Listening(lambda event, context: [buy("ABC", 1)] * 200)
     buyer = Listening(lambda event, context: buy("ABC", 1))
@@ -149,6 +151,7 @@ async def test_a_strategy_that_keeps_whatever_it_is_shown_harms_nobody() -> None
     assert report.ok, report.checks
 
 
+@pytest.mark.slow
 async def test_a_strategy_that_sleeps_on_a_full_ring_is_put_out_and_the_market_goes_on() -> None:
     class Sleeping(Listening):
         async def on_quote(self, quote: Any, context: Any) -> None:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import attrs
+import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,6 +130,7 @@ async def play(rig: Rig, step: tuple[Any, ...], sent: list[float]) -> None:
                 return
 
 
+@pytest.mark.slow
 @given(
     policies=st.tuples(POLICIES, POLICIES, POLICIES),
     kinds=st.tuples(*[st.sampled_from([Bad, BadLater])] * 3),

@@ -123,6 +123,7 @@ def test_the_capacity_is_the_seeds_and_at_least_one() -> None:
         EventBus[int](0)
 
 
+@pytest.mark.slow
 @given(st.integers(1, 5), st.lists(st.sampled_from(["publish", "subscribe", "read", "close"]), max_size=40))
 def test_against_one_bounded_list_per_listener(capacity: int, script: list[str]) -> None:
     async def main() -> None:

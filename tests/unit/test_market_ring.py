@@ -91,6 +91,7 @@ async def test_columns_that_do_not_fit_are_refused_before_any_effect() -> None:
     assert senders.market.rows_sent == 0
 
 
+@pytest.mark.slow
 @given(
     capacity=st.integers(4, 40),
     blocks=st.lists(st.tuples(st.booleans(), st.integers(1, 60)), max_size=12),

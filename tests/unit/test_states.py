@@ -19,6 +19,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=50) | st.dictionaries(st.text(max_size=5), JSON, max_size=3))
 def test_a_state_comes_back_as_it_was(state: Any) -> None:
     assert decode_state(encode_state(state)) == state
@@ -79,6 +80,7 @@ def test_a_state_is_on_the_disk_before_it_takes_the_place_of_the_old_one(
     assert done == ["sync", "replace", "sync"]
 
 
+@pytest.mark.slow
 @given(place=st.integers(0, 60), bit=st.integers(0, 7), length=st.integers(0, 60))
 def test_a_damaged_file_is_recognised(
     tmp_path_factory: pytest.TempPathFactory, place: int, bit: int, length: int
