@@ -337,7 +337,6 @@ class StrategyActor:
             runner.rows_seen, runner.signals = self.runner.rows_seen, self.runner.signals + runner.signals
             self.runner = runner
             self._propose(out)
-            self._notice_timers(None)
             self._on_step(1, slowest)
         await self.flush()
         message.done()
