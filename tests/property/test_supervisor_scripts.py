@@ -131,11 +131,12 @@ async def play(rig: Rig, step: tuple[Any, ...], sent: list[float]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @given(
     policies=st.tuples(POLICIES, POLICIES, POLICIES),
     kinds=st.tuples(*[st.sampled_from([Bad, BadLater])] * 3),
     capacity=st.sampled_from([16, 100]),
-    script=st.lists(STEPS, max_size=25),
+    script=st.lists(STEPS, max_size=15),
 )
 def test_neighbours_lose_no_row(
     policies: tuple[RestartPolicy, ...], kinds: tuple[type[Bad], ...], capacity: int, script: list[tuple[Any, ...]]
