@@ -97,6 +97,14 @@ class Desk:
             events += self._end_unsent(approved.order, now_ns, reason)
         return Outcome(tuple(ready), tuple(events))
 
+    def withdraw_waiting(self, reason: str, *, now_ns: int) -> Sequence[OrderEvent]:
+        """End the orders that wait for others: nobody will be there to release them."""
+        events: list[OrderEvent] = []
+        for approved in self._sequence:
+            self._sequence.give_up(approved.order.client_order_id)
+            events += self._end_unsent(approved.order, now_ns, reason)
+        return events
+
     def _book(self, update: BrokerUpdate, now_ns: int, mid: Decimal | None) -> Sequence[OrderEvent]:
         events = self.orders.apply(update, now_ns)
         for event in events:

@@ -479,6 +479,7 @@ class Engine:
         self.bars.sender.close()
         await self.supervisor.end_rings(self.config.exit_timeout_s)
         await self.tasks.until(lambda: self.supervisor.proposed() == self._risk.decided)
+        self._tell(self.desk.withdraw_waiting("the engine is closing", now_ns=self._now_ns()))
         if self.config.on_exit == "cancel":
             await self._cancel_working()
             with trio.move_on_after(self.config.exit_timeout_s):

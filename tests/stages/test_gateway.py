@@ -226,13 +226,13 @@ class Rig:
         self.log.append("reconciled")
         await trio.lowlevel.checkpoint()
 
-    def order(self, order_id: str, side: Side = Side.BUY, after: tuple[str, ...] = ()) -> Order:
+    def order(self, order_id: str, side: Side = Side.BUY) -> Order:
         order = Order(
             order_id, "s", "ABC", side, D(10), OrderType.LIMIT, D(99), None, TimeInForce.GTC, False, "",
             int(trio.current_time() * SECOND),
         )  # fmt: skip
         self.table.add(order)
-        self.send(ApprovedOrder(order, after))
+        self.send(ApprovedOrder(order))
         return order
 
     def send(self, decision: Approved) -> None:
@@ -490,51 +490,6 @@ async def test_requests_in_flight_are_bounded(autojump_clock: trio.abc.Clock) ->
         await trio.sleep(5)
         assert rig.venue.most_in_flight == 3
         assert rig.gateway.statistics().acknowledged == 20
-
-
-class TestOrdersThatWait:
-    async def test_opening_waits_for_the_close_to_be_filled(self, autojump_clock: trio.abc.Clock) -> None:
-        async with running() as rig:
-            rig.order("close")
-            opening = rig.order("open", after=("close",))
-            await trio.sleep(1)
-            assert "submit open" not in rig.log
-            rig.venue.fill("close")
-            await trio.sleep(1)
-            assert opening.state is OrderState.ACCEPTED
-
-    async def test_opening_is_dropped_when_the_close_was_not_filled(self, autojump_clock: trio.abc.Clock) -> None:
-        async with running() as rig:
-            rig.order("close")
-            opening = rig.order("open", after=("close",))
-            await trio.sleep(1)
-            rig.venue.end("close", OrderState.CANCELLED)
-            await trio.sleep(1)
-            assert opening.state is OrderState.REJECTED
-            assert "submit open" not in rig.log
-
-    async def test_an_order_against_an_own_one_waits_for_its_cancel(self, autojump_clock: trio.abc.Clock) -> None:
-        async with running() as rig:
-            resting = rig.order("resting", Side.SELL)
-            await trio.sleep(1)
-            rig.send(ApprovedCancel(resting))
-            order = rig.order("o-1", after=("resting",))
-            await trio.sleep(1)
-            assert rig.log[-3:] == ["cancel resting", "journal o-1", "submit o-1"]
-            assert order.state is OrderState.ACCEPTED
-
-    async def test_one_that_waits_is_cancelled_without_the_broker(self, autojump_clock: trio.abc.Clock) -> None:
-        async with running() as rig:
-            rig.order("close")
-            opening = rig.order("open", after=("close",))
-            await trio.sleep(1)
-            rig.send(ApprovedCancel(opening))
-            await trio.sleep(1)
-            assert opening.state is OrderState.CANCELLED
-            assert "cancel open" not in rig.log
-            rig.venue.fill("close")
-            await trio.sleep(1)
-            assert "submit open" not in rig.log
 
 
 async def test_an_order_that_waits_for_a_place_is_cancelled_without_the_broker(

@@ -23,7 +23,6 @@ import trio
 from trio_nt.errors import DuplicateOrder, ExecutionError, JournalError, OrderRejected, OutcomeUnknown
 from trio_nt.execution.lookup import Lookup, LookupSettings
 from trio_nt.execution.orders import OrderTable
-from trio_nt.execution.sequence import OrderSequence
 from trio_nt.model.broker import Broker, BrokerOrder
 from trio_nt.model.decisions import Approved, ApprovedCancel, ApprovedOrder, ApprovedReplace
 from trio_nt.model.events import OrderEvent
@@ -81,7 +80,7 @@ class TellsSending(Protocol):
 class GatewayStatistics:
     """``unknown`` counts requests without an answer, ``abandoned`` orders never confirmed nor denied.
 
-    ``in_flight`` counts requests without an answer yet, ``held`` those that wait for a place or for others to end.
+    ``in_flight`` counts requests without an answer yet, ``held`` those that wait for a place.
     """
 
     submitted: int
@@ -134,7 +133,6 @@ class Gateway:
         self._settings = settings or GatewaySettings()
         self._reconcile = reconcile
         self._on_halt = on_halt
-        self._sequence = OrderSequence(table.get)
         self._lookup = Lookup(broker, table, self.hear, now_ns, self._settings.lookup)
         self._orders = _Queue(self._settings.in_flight)  # and replaces
         self._cancels = _Queue(self._settings.cancels_in_flight)
@@ -192,16 +190,13 @@ class Gateway:
             pause_s = min(2 * pause_s, self._settings.reconnect_max_s)
 
     def hear(self, update: BrokerUpdate) -> None:
-        """Take in one piece of news: journal it, pass it on, and let go what waited for it."""
+        """Take in one piece of news: pass it on and journal it."""
         events = self._hear(update)
         if not events:
             return
         self._journal.note(Heard(update, self._now_ns()))
         order = self._table.get(update.client_order_id)
-        if order is None:
-            return
-        if order.state.is_final:
-            self._let_go(order)
+        if order is not None and order.state.is_final:
             self._stamp_end(order)
 
     def halt(self, reason: str) -> None:
@@ -214,7 +209,7 @@ class Gateway:
     def kill(self, reason: str) -> int:
         """Halt, and start cancelling every working order, past every queue; how many. Cancelling needs no approval.
 
-        Not a checkpoint. Orders that wait here are withdrawn; the mailbox's are refused as they arrive.
+        Not a checkpoint. Orders that wait here are withdrawn; those on their way here are refused as they arrive.
         """
         self.halt(reason)
         working = list(self._table.working())
@@ -236,7 +231,7 @@ class Gateway:
             self._unknown,
             self._lookup.abandoned,
             self._orders.in_flight + self._cancels.in_flight,
-            len(self._orders) + len(self._cancels) + len(self._sequence),
+            len(self._orders) + len(self._cancels),
             self._reconnects,
             self._connected.is_set(),
         )
@@ -266,18 +261,12 @@ class Gateway:
         decision = item.decision
         if isinstance(decision, ApprovedCancel):
             order = decision.order
-            held = self._sequence.give_up(order.client_order_id)
-            if held is not None or self._orders.withdraw(order):  # it has not left: the broker need not be asked
+            if self._orders.withdraw(order):  # it has not left: the broker need not be asked
                 self._stamped.pop(order.client_order_id, None)
                 self._conclude(order, UpdateKind.CANCELLED, "cancelled before it was sent")
                 return False
             return not order.state.is_final
-        if self._refused(item):
-            return False
-        if isinstance(decision, ApprovedOrder) and not self._sequence.admit(decision):
-            self._stamped[decision.order.client_order_id] = item
-            return False
-        return True
+        return not self._refused(item)
 
     def _refused(self, item: Outgoing) -> bool:
         """Whether a new order or replace may not leave now; then it is concluded with the reason."""
@@ -295,18 +284,6 @@ class Gateway:
         if not self._connected.is_set():
             with trio.move_on_after(self._settings.stream_grace_s):
                 await self._connected.wait()
-
-    def _let_go(self, order: Order) -> None:
-        if not len(self._sequence):
-            return
-        ready, dropped = self._sequence.ended(order)
-        for approved in dropped:
-            self._stamped.pop(approved.order.client_order_id, None)
-            reason = f"order {order.client_order_id}, which closes the position first, was not filled"
-            self._conclude(approved.order, UpdateKind.REJECTED, reason)
-        again = [self._stamped.pop(approved.order.client_order_id) for approved in ready]
-        if again and self._nursery is not None:
-            self._nursery.start_soon(self._take, again)
 
     # ── requests ──
 

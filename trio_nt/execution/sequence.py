@@ -6,7 +6,7 @@ dropped. One on the other side was cancelled because the two could have traded w
 the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from trio_nt.model.decisions import ApprovedOrder
 from trio_nt.model.orders import Order, OrderState
@@ -23,8 +23,8 @@ class OrderSequence:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def is_held(self, client_order_id: str) -> bool:
-        return client_order_id in self._waiting
+    def __iter__(self) -> Iterator[ApprovedOrder]:
+        return iter(list(self._waiting.values()))
 
     def admit(self, approved: ApprovedOrder) -> bool:
         """Whether it may go now; else it is held, and comes out of ``ended`` or ``give_up``."""
