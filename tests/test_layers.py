@@ -48,15 +48,23 @@ LAYERS: dict[str, str] = {
     "replay": "desk exchange execution features feeds portfolio report risk stamps strategies",
     "engine_config": "execution risk scheduler strategies",
     "engine_tasks": "scheduler",
-    "engine": "clock desk engine_config engine_report engine_tasks event_bus exchange execution features feeds"
-    " portfolio report risk scheduler stamps storage strategies",
-    "engine_report": "engine report storage strategies",
+    "engine_recovery": "desk execution storage",
+    "engine": "clock desk engine_config engine_recovery engine_report engine_tasks event_bus exchange execution"
+    " kill features feeds portfolio report risk scheduler stamps storage strategies",
+    "engine_report": "engine report strategies",
     "config": "conversion risk strategies",
-    "live": "clock config engine engine_config exchange execution feeds report scheduler stamps storage strategies",
+    "live": "brokers clock config engine engine_config exchange execution feeds live_safety report risk"
+    " scheduler stamps strategies",
+    # What keeps a live run safe, and stops it.
+    "brokers": "execution",
+    "journal_files": "storage",
+    "live_safety": "clock config engine journal_files storage watchdog",
+    "watchdog": "brokers clock execution kill",
     "kill": "storage",
+    "kill_command": "brokers clock execution journal_files kill storage",
     "testing": "feeds replay report risk strategies",
     "trio_nt": "_scheduler_check engine engine_config exchange features feeds metrics portfolio replay report risk"
-    " strategies",
+    " storage strategies",
     # The command line.
     "_scheduler_check": "",
     "interrupt": "",
@@ -66,8 +74,8 @@ LAYERS: dict[str, str] = {
     "scaffold": "",
     "bench": "options",
     "doctor": "_scheduler_check",
-    "commands": "bench doctor exchange feeds interrupt live options progress replay report run_options scaffold"
-    " strategies trio_nt",
+    "commands": "bench doctor exchange feeds interrupt kill_command live options progress replay report run_options"
+    " scaffold strategies trio_nt",
     "cli": "commands",
     "__main__": "cli",
 }

@@ -3,6 +3,8 @@
 Users import from here, from ``scheduler`` and from ``trio_nt.testing``; everything else is private.
 """
 
+from typing import TYPE_CHECKING, Any
+
 import trio_nt._scheduler_check  # noqa: F401  # first: it says what is wrong before something else fails
 from trio_nt.engine import Engine, open_engine
 from trio_nt.engine_config import EngineConfig
@@ -83,6 +85,9 @@ from trio_nt.risk.limits import RiskLimits, TradingState
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.context import StrategyContext
 from trio_nt.strategies.supervision import OverrunPolicy, RestartPolicy, Supervision
+
+if TYPE_CHECKING:
+    from trio_nt.storage.durable import open_journal
 
 __version__ = "0.1.0"
 
@@ -169,6 +174,7 @@ __all__ = [
     "mid",
     "obv",
     "open_engine",
+    "open_journal",
     "realised_volatility",
     "replay",
     "roc",
@@ -187,3 +193,11 @@ __all__ = [
     "wma",
     "zscore",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "open_journal":  # not before somebody asks: SQLite takes its time to load
+        from trio_nt.storage.durable import open_journal
+
+        return open_journal
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

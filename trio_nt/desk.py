@@ -40,6 +40,7 @@ class Desk:
     """One account's risk, orders and portfolio.
 
     ``refused`` counts refusals by their reason; ``refusals`` keeps them in order, the last ``keep_refusals`` of them.
+    ``withdrawn`` counts approved orders that ended while they waited here.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Desk:
         self.books = portfolio
         self.refusals: deque[Refused] = deque(maxlen=keep_refusals)
         self.refused: Counter[Reason] = Counter()
-        self.approved = 0
+        self.approved = self.withdrawn = 0
         self._sequence = OrderSequence(self.orders.get)
 
     def decide(self, action: Action, *, now_ns: int, ts_signal: int) -> Outcome:
@@ -116,6 +117,7 @@ class Desk:
         return events
 
     def _end_unsent(self, order: Order, now_ns: int, reason: str) -> Sequence[OrderEvent]:
+        self.withdrawn += 1
         update = BrokerUpdate(UpdateKind.CANCELLED, order.client_order_id, "", order.instrument, now_ns, reason=reason)
         return self._book(update, now_ns, None)
 

@@ -9,8 +9,9 @@ configured, risk and execution empty their mailboxes, the journal is flushed. On
 every feed has ended or somebody asked for the end; whoever waits for it may go away.
 """
 
+import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from typing import Any
@@ -28,7 +29,9 @@ from scheduler import (
 from trio_nt.clock import wall_clock_ns
 from trio_nt.desk import Desk
 from trio_nt.engine_config import EngineConfig, EngineStatistics
+from trio_nt.engine_recovery import ORDER_PREFIX, EngineRecovery
 from trio_nt.engine_tasks import EngineTasks
+from trio_nt.errors import JournalError
 from trio_nt.event_bus import EventBus, EventReceiver
 from trio_nt.execution.gateway import Gateway, Outgoing
 from trio_nt.features.history import MarketHistory
@@ -42,14 +45,14 @@ from trio_nt.model.broker import Broker
 from trio_nt.model.events import Event, FeedState, Filled, Halted, OrderEvent
 from trio_nt.model.instruments import Instrument
 from trio_nt.model.market import BAR_FIELDS
-from trio_nt.model.orders import BrokerUpdate
+from trio_nt.model.orders import EXTERNAL, BrokerUpdate, Order
 from trio_nt.portfolio import Portfolio, PortfolioState
 from trio_nt.report import Report
 from trio_nt.risk.core import RiskEngine
 from trio_nt.risk.limits import TradingState
 from trio_nt.risk.stage import Proposed, RiskStage
 from trio_nt.stamps import FEATURES, SIGNAL, StageClock
-from trio_nt.storage.journal import Journal, MemoryJournal
+from trio_nt.storage.journal import HaltNote, Journal, MemoryJournal
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.naming import by_id
 from trio_nt.strategies.states import StateStore
@@ -59,6 +62,7 @@ from trio_nt.strategies.supervisor import StrategySupervisor
 
 HISTORY_EVERY_S = 0.005
 REFUSALS_KEPT = 10_000  # a strategy may be refused thousands of times a second, for days
+_log = logging.getLogger("trio_nt.engine")
 CRITICAL, HIGH = TaskPriority.CRITICAL, TaskPriority.HIGH
 
 
@@ -92,6 +96,7 @@ class Engine:
         self.board = QuoteBoard(len(config.instruments))
         self.desk: Desk
         self.gateway: Gateway
+        self.recovery: EngineRecovery
         self._now_ns = now_ns
         self._scheduler = scheduler
         self._nursery = nursery
@@ -151,9 +156,10 @@ class Engine:
         self.supervisor.add(strategy_id, strategy, supervision)
 
     async def start(self) -> None:
-        """Connect the broker, start strategies, then feeds.
+        """Recover from the journal, compare with the broker, start strategies, then feeds.
 
-        Returns when all feeds are connected, or when the end was asked for meanwhile.
+        Returns when all feeds are connected, or when the end was asked for meanwhile. A journal that is HALTED, or what
+        the comparison finds, may leave the engine halted: see ``halted``.
 
         Raises:
             RuntimeError: it was started before, or a feed has ended without saying that it was connected.
@@ -166,18 +172,17 @@ class Engine:
         bind = getattr(self.broker, "bind", None)
         if bind is not None:
             bind(self.instruments)
-        self.initial_cash = cash = dict((await self.broker.account()).cash)
         risk = RiskEngine(
             self.instruments,
             self.config.limits,
             strategy_limits=self.config.strategy_limits,
-            order_ids=_order_ids(self.started_ns),
+            order_ids=_order_ids(self.started_ns, self.journal.recovered.last_sequence + 1),
             rules=self.config.rules,
         )
-        risk.set_cash(cash)
-        books = Portfolio(self.instruments, cash)
+        books = Portfolio(self.instruments)
         self.desk = Desk(self.instruments, risk, books, keep_refusals=REFUSALS_KEPT)
-        self._portfolio_sender.set(self.desk.portfolio())
+        self.recovery = EngineRecovery(self.desk, self.journal, now_ns=self._now_ns, on_unknown=self._on_unknown)
+        self.recovery.restore()
         self.gateway = Gateway(
             self.broker,
             self.desk.orders,
@@ -186,12 +191,21 @@ class Engine:
             now_ns=self._now_ns,
             stamps=self.stamps,
             settings=self.config.gateway,
+            reconcile=self.recovery.reconcile,
             on_halt=self._on_halt,
         )
+        self.recovery.connect(self.broker, self.gateway, self.config.gateway.lookup)
+        if self.journal.halted:
+            self.gateway.halt(f"the journal is HALTED: {self.journal.halted}")
         self._risk = RiskStage(
             self._proposals_receiver, refresh=self._refresh_prices, decide=self._decide, stamps=self.stamps
         )
-        await self.tasks.start(CRITICAL, self.gateway.run_updates, name="execution: updates")
+        await self.tasks.start(CRITICAL, self.gateway.run_updates, name="execution: updates", endless=True)
+        self.initial_cash = dict((await self.broker.account()).cash)
+        risk.set_cash(self.initial_cash)
+        self.desk.books.set_cash(self.initial_cash)
+        self._portfolio_sender.set(self.desk.portfolio())
+        self.tasks.spawn(CRITICAL, self._watch_journal, name="journal: watch", endless=True)
         self.tasks.spawn(CRITICAL, self.gateway.run_orders, self._outgoing_receiver, name="execution: orders")
         self.tasks.spawn(CRITICAL, self._run_risk, name="risk")
         for features in self._features:
@@ -202,6 +216,13 @@ class Engine:
                 self.tasks.spawn(
                     CRITICAL, _show_market, ring.subscribe("simulated venue"), observe, name="simulated venue"
                 )
+        self.tasks.spawn(
+            TaskPriority.BACKGROUND,
+            self.recovery.carry_now_and_then,
+            self.config.sum_up_every_s,
+            name="journal: summaries",
+            endless=True,
+        )
         self._state = "running"
         self.supervisor.open(self.desk)
         self._feeds_left = len(self.feeds)
@@ -271,7 +292,7 @@ class Engine:
             proposals=self._risk.decided,
             approved=self.desk.approved,
             refused=self.desk.refused.total(),
-            fills=self.desk.books.fills,
+            fills=self.desk.books.fills - self.recovery.fills,
             gateway=self.gateway.statistics(),
             scheduler=self._scheduler.statistics(),
         )
@@ -292,6 +313,7 @@ class Engine:
     def report(self) -> Report:
         """What happened up to now. Raises RuntimeError where the engine was not started."""
         self._check_started()
+        self._refresh_prices()
         from trio_nt.engine_report import report_of
 
         return report_of(self)
@@ -338,21 +360,36 @@ class Engine:
         """Have every running strategy save its state now. A checkpoint."""
         await self.supervisor.save()
 
-    async def halt(self) -> None:
-        """Block new orders and cancel the working ones. Returns when the cancels are on their way. A checkpoint."""
+    async def halt(self, reason: str = "halted by the host") -> None:
+        """The kill switch: nothing but cancels leaves any more, and every working order is cancelled, past every queue.
+
+        The journal is marked HALTED: also the next engine stays halted until a person releases it. Returns when the
+        cancels are on their way. A checkpoint.
+        """
         self._check_started()
-        self._on_halt("halted by the host")
-        await self._cancel_working()
+        self.gateway.kill(reason)
+        await trio.lowlevel.checkpoint()
 
     async def flatten(self) -> None:
         """Cancel working orders and close every position at the market; from then on only reduce. A checkpoint.
 
         Returns when the closing orders are on their way. They are made when the working orders have ended, or after
-        ``exit_timeout_s``: what may still fill counts as filled.
+        ``exit_timeout_s``: what may still fill counts as filled. EXTERNAL's positions are closed, too. A halted engine
+        closes what the broker lists, past risk and journal, as ``trio-nt kill --flatten`` does, and waits until that is
+        done, or ``exit_timeout_s`` is over.
         """
         self._check_started()
+        if self.halted:
+            from trio_nt.kill import kill
+
+            result = await kill(
+                self.broker, now_ns=self._now_ns, flatten=True, deadline_s=max(1.0, self.config.exit_timeout_s)
+            )
+            log = _log.info if result.is_complete else _log.error
+            log("flattened while halted: %s", result)
+            return
         self.desk.risk.state = TradingState.REDUCING
-        await self._cancel_working()
+        await self._cancel(self.desk.orders.working())
         with trio.move_on_after(self.config.exit_timeout_s):
             await self.tasks.until(lambda: not any(self.desk.orders.working()))
         self._refresh_prices()
@@ -387,6 +424,14 @@ class Engine:
     def _refresh_prices(self) -> None:
         for index, bid, ask, ts_init in self.board.take_changed():
             self.desk.risk.set_quote(index, bid, ask, ts_init)
+        if self.desk.books.unpriced:
+            self._price_adopted()
+
+    def _price_adopted(self) -> None:
+        for instrument_id in list(self.desk.books.unpriced):
+            mid = self.board.mid(self.instruments.index(instrument_id))
+            if mid is not None:
+                self.desk.books.set_price(instrument_id, mid)
 
     def _hear(self, update: BrokerUpdate) -> Sequence[OrderEvent]:
         """What the broker says, into the desk and on to strategies and hosts."""
@@ -446,13 +491,26 @@ class Engine:
             f"tick {instrument.tick_size}, lot {instrument.lot_size}, no fees"
         )
 
+    async def _watch_journal(self) -> None:
+        """Nothing may be sent without a journal: stop at once, not when the next order fails."""
+        self.gateway.halt(await self.journal.wait_stopped())
+
     def _on_halt(self, reason: str) -> None:
+        if not self.journal.halted:
+            self.journal.note(HaltNote(True, reason, self._now_ns()))
         self.halted = reason
         self.desk.risk.state = TradingState.HALTED
         self._bus.publish(Halted(reason, self._now_ns()))
 
-    async def _cancel_working(self, strategy_id: str | None = None) -> None:
-        for order in self.desk.orders.working(strategy_id=strategy_id):
+    def _own_working(self) -> Iterator[Order]:
+        """Orders of EXTERNAL's are others' to cancel."""
+        return (order for order in self.desk.orders.working() if order.strategy_id != EXTERNAL)
+
+    async def _cancel_working(self, strategy_id: str) -> None:
+        await self._cancel(self.desk.orders.working(strategy_id=strategy_id))
+
+    async def _cancel(self, orders: Iterable[Order]) -> None:
+        for order in orders:
             self._act(Cancel(order.client_order_id, strategy_id=order.strategy_id), self._now_ns(), 0)
         await self._flush()
 
@@ -481,13 +539,17 @@ class Engine:
         await self.tasks.until(lambda: self.supervisor.proposed() == self._risk.decided)
         self._tell(self.desk.withdraw_waiting("the engine is closing", now_ns=self._now_ns()))
         if self.config.on_exit == "cancel":
-            await self._cancel_working()
+            await self._cancel(self._own_working())
             with trio.move_on_after(self.config.exit_timeout_s):
-                await self.tasks.until(lambda: not any(self.desk.orders.working()))
+                await self.tasks.until(lambda: not any(self._own_working()))
         await self.supervisor.end_news(self.config.exit_timeout_s)
         self._proposals.close()
-        await self.tasks.until(lambda: self.tasks.running == 1)  # the update stream alone goes on by itself
-        await self.journal.flush()
+        await self.tasks.until(lambda: not self.tasks.finite)
+        self.recovery.carry()
+        try:
+            await self.journal.flush()
+        except JournalError as error:
+            self.gateway.halt(str(error))
         self.tasks.cancel_all()
         await self.tasks.until(lambda: not self.tasks.running)
         self._bus.end()
@@ -537,11 +599,12 @@ async def _show_market(receiver: Any, observe: Callable[[Mapping[str, Any]], Non
         observe(batch.columns)
 
 
-def _order_ids(started_ns: int) -> Callable[[], str]:
-    """Ids from the run and a number: unique across runs of one account, and in order."""
-    numbers = iter(range(1, 2**62))
+def _order_ids(started_ns: int, first: int) -> Callable[[], str]:
+    """Ids from the run and a number, in order. Numbers go on from the journal's, which counts every order, so that ids
+    are unique across the runs of an account, whatever its clock does."""
+    numbers = iter(range(first, 2**62))
     run = f"{started_ns:x}"
-    return lambda: f"nt-{run}-{next(numbers)}"
+    return lambda: f"{ORDER_PREFIX}{run}-{next(numbers)}"
 
 
 @asynccontextmanager
@@ -562,7 +625,8 @@ async def open_engine(
         broker: None for ``SimulatedBroker()``, a venue in this process.
         strategies: one, several, or a mapping from id to strategy.
         scheduler: to share one with other engines or the host; None for one of its own, with collection frozen.
-        journal: where intents are recorded before they leave; None keeps them in memory.
+        journal: where intents are recorded before they leave. ``open_journal(path, account=…)``, opened around this
+            block, gives one that outlives the process; None keeps them in memory.
         now_ns: the engine's clock, UNIX ns.
 
     Leaving the block closes the engine in order (see ``close``). Cancelling it, or an error in it, cancels everything

@@ -42,6 +42,8 @@ class EngineConfig:
         on_exit: what closing does with working orders: ``cancel`` or ``keep`` them.
         exit_timeout_s: how long each step of closing waits: for feeds, for strategies that are in the middle of
             something, for working orders to end.
+        sum_up_every_s: how often the journal gets a summary of positions and money, so that the next start is quick and
+            old orders may be forgotten. Closing gives it one as well.
         on_progress: told in a few words what the start is doing (compiling features takes seconds the first time).
     """
 
@@ -62,6 +64,7 @@ class EngineConfig:
     state_every_s: float | None = attrs.field(default=60.0, validator=_positive_or_none)
     on_exit: str = attrs.field(default="cancel", validator=attrs.validators.in_(("cancel", "keep")))
     exit_timeout_s: float = attrs.field(default=5.0, validator=attrs.validators.ge(0))
+    sum_up_every_s: float = attrs.field(default=600.0, validator=attrs.validators.gt(0))
     gateway: GatewaySettings = attrs.field(factory=GatewaySettings)
     on_progress: Callable[[str], None] = _say_nothing
 

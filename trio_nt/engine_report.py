@@ -6,9 +6,8 @@ from decimal import Decimal
 import attrs
 
 from trio_nt.engine import Engine
-from trio_nt.model.orders import Order, OrderState
+from trio_nt.model.orders import Order
 from trio_nt.report import Check, CurrencyPnl, OrderRecord, Report, StrategyLine, Throughput, by_count, counted, plain
-from trio_nt.storage.journal import OrderIntent
 from trio_nt.strategies.supervised import RUNNING, STOPPED
 
 
@@ -16,7 +15,10 @@ def report_of(engine: Engine) -> Report:
     """What the engine itself knows: everything but the venue's side."""
     desk = engine.desk
     fills = desk.books.fills_by_order
-    orders = [order for order in desk.orders if order.strategy_id in engine.supervised]
+    before = engine.recovery.orders_before
+    orders = [
+        order for order in desk.orders if order.strategy_id in engine.supervised and order.client_order_id not in before
+    ]
     records = [OrderRecord.of(order, fills.get(order.client_order_id, ())) for order in orders]
     refused = [OrderRecord.of_refusal(refusal) for refusal in desk.refusals]
     return Report(
@@ -51,11 +53,7 @@ def _checks(engine: Engine, orders: list[Order]) -> Iterator[Check]:
             yield Check.equal(f"events until {name} was stopped = seen by it", shown, seen)
         else:
             yield Check.equal(f"events in the ring = seen by {name}", rows - life.joined_at, seen)
-    unsent = sum(not order.broker_order_id and order.state is OrderState.CANCELLED for order in orders)
-    records = getattr(engine.journal, "records", None)
-    if records is not None:
-        recorded = sum(isinstance(record, OrderIntent) for record in records)
-        yield Check.equal("orders approved = recorded + withdrawn unsent", engine.desk.approved, recorded + unsent)
+    yield from _journal_checks(engine)
     statistics = engine.gateway.statistics()
     yield Check.equal(
         "orders sent = acknowledged + rejected + unknown",
@@ -64,6 +62,17 @@ def _checks(engine: Engine, orders: list[Order]) -> Iterator[Check]:
     )
     if engine.config.on_exit == "cancel":
         yield Check.equal("orders still working", 0, sum(order.is_working for order in orders))
+
+
+def _journal_checks(engine: Engine) -> Iterator[Check]:
+    if engine.halted:
+        yield Check("trading was not halted", "halted", engine.halted, ok=False)
+    journal = engine.journal.statistics()
+    unrecorded = engine.desk.withdrawn + engine.gateway.statistics().unrecorded
+    name = "orders approved = recorded + withdrawn before"
+    yield Check.equal(name, engine.desk.approved, journal.orders + unrecorded)
+    if engine.journal.place:
+        yield Check.equal("records that the journal could not take", 0, journal.lost)
 
 
 def _throughput(engine: Engine, orders: int) -> Iterator[Throughput]:
@@ -88,6 +97,11 @@ def _strategies(engine: Engine, orders: list[Order]) -> Iterator[StrategyLine]:
 def _data(engine: Engine) -> Iterator[str]:
     rows, bars = engine.market.rows_sent, engine.bars.rows_sent
     yield f"{rows:,} quotes and trades, {bars:,} bars of {len(engine.instruments)} instruments"
+    if engine.recovery.restored:
+        held = f"{engine.recovery.restored:,} orders and {engine.recovery.fills:,} fills"
+        yield f"{held} were in the journal before this start"
+    for compared in engine.recovery.history:
+        yield f"compared with the broker: {compared}"
     flagged = engine.market.flagged + engine.bars.flagged
     if flagged:
         yield f"{flagged:,} of them with bad prices or sizes, never traded on"
@@ -100,7 +114,12 @@ def _assumptions(engine: Engine) -> Iterator[str]:
         yield f"of {refused:,} refusals the last {kept:,} are listed among the orders"
     yield "half spread: against the mid price last seen when the fill was heard of"
     yield f"cash at the start: {_amounts(engine)}"
-    yield "orders were recorded in memory: they do not survive the process"
+    if engine.journal.place:
+        yield f"every order is in the journal {engine.journal.place}"
+    else:
+        yield "orders were recorded in memory: they do not survive the process"
+    if engine.recovery.fills:
+        yield "profit counts everything since the journal's first order; half spreads, since this start"
 
 
 def _amounts(engine: Engine) -> str:

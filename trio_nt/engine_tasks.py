@@ -13,12 +13,13 @@ T = TypeVar("T")
 class EngineTasks:
     """The tasks of one engine. An error of one is raised by ``nursery``.
 
-    ``running`` counts those that have not ended. ``until`` waits for a condition, asked again after every ``notify``;
+    ``running`` counts those that have not ended, ``finite`` those of them that end by themselves once their input has
+    ended (``endless`` ones are cancelled). ``until`` waits for a condition, asked again after every ``notify``;
     a task that ends notifies by itself.
     """
 
     def __init__(self, scheduler: Scheduler, nursery: trio.Nursery) -> None:
-        self.running = 0
+        self.running = self.finite = 0
         self._scheduler = scheduler
         self._nursery = nursery
         self._scopes: set[trio.CancelScope] = set()
@@ -33,14 +34,26 @@ class EngineTasks:
         self._changed = trio.Event()
 
     def spawn(
-        self, lane: TaskPriority, async_fn: Callable[..., Awaitable[Any]], *args: Any, name: str
+        self,
+        lane: TaskPriority,
+        async_fn: Callable[..., Awaitable[Any]],
+        *args: Any,
+        name: str,
+        endless: bool = False,
     ) -> TaskHandle[None]:
         """Start a task in a lane."""
-        handle = self._begin(lane, async_fn, args, name)
+        handle = self._begin(lane, async_fn, args, name, endless)
         self._nursery.start_soon(_raise_error, handle.result)
         return handle
 
-    async def start(self, lane: TaskPriority, async_fn: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
+    async def start(
+        self,
+        lane: TaskPriority,
+        async_fn: Callable[..., Awaitable[Any]],
+        *args: Any,
+        name: str,
+        endless: bool = False,
+    ) -> None:
         """The same for a task that says when it has started; its error before that is raised here."""
         status = _Status()
 
@@ -50,7 +63,7 @@ class EngineTasks:
             finally:
                 status.decided.set()
 
-        handle = self._begin(lane, run, (), name)
+        handle = self._begin(lane, run, (), name, endless)
         await status.decided.wait()
         if status.is_started:
             self._nursery.start_soon(_raise_error, handle.result)
@@ -66,16 +79,26 @@ class EngineTasks:
             scope.cancel()
 
     def _begin(
-        self, lane: TaskPriority, async_fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...], name: str
+        self,
+        lane: TaskPriority,
+        async_fn: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        name: str,
+        endless: bool,
     ) -> TaskHandle[None]:
         scope = trio.CancelScope()  # made here: a task that is cancelled before its first step never gets to it
-        handle = self._scheduler.spawn(lane, self._owned, scope, async_fn, args, name=name)
+        handle = self._scheduler.spawn(lane, self._owned, scope, async_fn, args, endless, name=name)
         self.running += 1
+        self.finite += not endless
         self._scopes.add(scope)
         return handle
 
     async def _owned(
-        self, scope: trio.CancelScope, async_fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]
+        self,
+        scope: trio.CancelScope,
+        async_fn: Callable[..., Awaitable[Any]],
+        args: tuple[Any, ...],
+        endless: bool,
     ) -> None:
         try:
             with scope:
@@ -83,6 +106,7 @@ class EngineTasks:
         finally:
             self._scopes.discard(scope)
             self.running -= 1
+            self.finite -= not endless
             self.notify()
 
 

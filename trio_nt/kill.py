@@ -23,7 +23,7 @@ from trio_nt.model.actions import OrderType, TimeInForce
 from trio_nt.model.broker import Broker
 from trio_nt.model.instruments import Side
 from trio_nt.model.orders import OrderRequest
-from trio_nt.storage.durable import mark_halted
+from trio_nt.storage.reading import mark_halted
 
 _QUIET_S = 0.3  # for so long the broker must list no open order
 _POLL_S = 0.05

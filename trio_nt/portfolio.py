@@ -16,7 +16,7 @@ from decimal import Decimal
 import attrs
 
 from trio_nt.model.instruments import Instruments
-from trio_nt.model.money import ZERO, Money
+from trio_nt.model.money import EXACT, ZERO, Money
 from trio_nt.model.orders import Fill
 from trio_nt.model.positions import FLAT, Ledger, Position
 
@@ -71,6 +71,7 @@ class Portfolio:
         self.fills = 0
         self.fills_by_order: dict[str, list[Fill]] = {}
         self._keep_fills = keep_fills
+        self.unpriced: dict[str, dict[str, None]] = {}  # adopted positions without a price yet: instrument -> owners
 
     def book(self, fill: Fill, mid: Decimal | None = None) -> None:
         """Book one fill. ``mid``: the mid price when it happened; without it the fill counts as one at the mid.
@@ -89,6 +90,55 @@ class Portfolio:
         if self._keep_fills:
             self.fills_by_order.setdefault(fill.client_order_id, []).append(fill)
         self._state = None
+
+    def adopt_position(
+        self, strategy_id: str, instrument_id: str, signed_quantity: Decimal, price: Decimal | None
+    ) -> None:
+        """Take in a position that exists already, without profit, loss or cash: found at the broker.
+
+        ``price`` is what it cost; None: it costs what ``set_price`` says first.
+        """
+        instrument = self._instruments[instrument_id]
+        for ledger in (self._ledger(strategy_id), self.account):
+            held = ledger.position(instrument_id)
+            if price is not None:
+                held, _ = held.after(instrument, signed_quantity, price)
+            else:
+                total = EXACT.add(held.quantity, signed_quantity)
+                held = Position(total, held.average_price) if total else FLAT
+            ledger.set_position(instrument_id, held)
+        if price is None:
+            self.unpriced.setdefault(instrument_id, {})[strategy_id] = None
+        self._state = None
+
+    def set_price(self, instrument_id: str, price: Decimal) -> None:
+        """The first known price of an instrument: what adopted positions without one count as having cost."""
+        owners = self.unpriced.pop(instrument_id, None)
+        for ledger in (self.account, *map(self._ledger, owners or ())):
+            held = ledger.position(instrument_id)
+            if held.quantity and not held.average_price:
+                ledger.set_position(instrument_id, Position(held.quantity, price))
+        self._state = None
+
+    def carry_position(self, owner: str, instrument_id: str, quantity: Decimal, average_price: Decimal) -> None:
+        """Go on from a position of an earlier run; ``owner`` is a strategy, empty for the account."""
+        self._owned(owner).set_position(instrument_id, Position(quantity, average_price))
+        self._state = None
+
+    def carry_money(self, owner: str, currency: str, cash: Decimal, fees: Decimal, realised: Decimal) -> None:
+        """Go on from the sums of an earlier run, in one currency."""
+        ledger = self._owned(owner)
+        for sums, amount in ((ledger.cash, cash), (ledger.fees, fees), (ledger.realised, realised)):
+            sums.add(currency, amount)
+        self._state = None
+
+    def set_cash(self, cash: Mapping[str, Decimal]) -> None:
+        """What the account has now, by the broker's word."""
+        self.account.cash = Money(cash)
+        self._state = None
+
+    def _owned(self, owner: str) -> Ledger:
+        return self._ledger(owner) if owner else self.account
 
     def position(self, strategy_id: str, instrument_id: str) -> Decimal:
         """A strategy's signed position."""

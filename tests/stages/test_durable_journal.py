@@ -18,8 +18,9 @@ from trio_nt.errors import JournalError
 from trio_nt.model.actions import OrderType, TimeInForce
 from trio_nt.model.instruments import Side
 from trio_nt.model.orders import BrokerUpdate, Execution, Liquidity, OrderRequest, UpdateKind
-from trio_nt.storage.durable import DurableJournal, mark_halted, open_journal, read_journal
+from trio_nt.storage.durable import DurableJournal, open_journal
 from trio_nt.storage.journal import CancelIntent, HaltNote, Heard, OrderIntent, Record, ReplaceIntent
+from trio_nt.storage.reading import mark_halted, read_journal
 
 D = Decimal
 

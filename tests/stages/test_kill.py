@@ -18,8 +18,9 @@ from trio_nt.model.actions import OrderType, TimeInForce
 from trio_nt.model.broker import BrokerOrder
 from trio_nt.model.instruments import Instruments, Side
 from trio_nt.model.orders import OrderRequest
-from trio_nt.storage.durable import open_journal, read_journal
+from trio_nt.storage.durable import open_journal
 from trio_nt.storage.journal import CancelIntent
+from trio_nt.storage.reading import read_journal
 
 INSTRUMENTS = venue_instruments(2, maker_fee=Decimal(0), taker_fee=Decimal(0))
 SYMBOL = INSTRUMENTS.ids[0]

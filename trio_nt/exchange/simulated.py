@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 
+import attrs
 import numpy as np
 import trio
 
@@ -162,7 +163,9 @@ class SimulatedBroker:
 
     async def submit(self, request: OrderRequest) -> BrokerOrder:
         await trio.lowlevel.checkpoint()
-        self._tell(self._accepted(self.exchange.submit(request, self._time())))
+        first, *others = self._accepted(self.exchange.submit(request, self._time()))
+        # It says what the order is: whoever did not send it takes it in by that.
+        self._tell([attrs.evolve(first, request=request), *others])
         return broker_order(self.exchange.orders[request.client_order_id])
 
     async def replace(

@@ -159,7 +159,7 @@ class AlpacaBroker:
 
     async def account(self) -> Account:
         message = self._read(await self._look("/v2/account"), AccountMessage)
-        return Account({message.currency: to_decimal(message.cash or "0")})
+        return Account({message.currency: to_decimal(message.cash or "0")}, message.account_number)
 
     # ── the update stream ──
 

@@ -78,7 +78,8 @@ class TellsSending(Protocol):
 
 @attrs.frozen
 class GatewayStatistics:
-    """``unknown`` counts requests without an answer, ``abandoned`` orders never confirmed nor denied.
+    """``unknown`` counts requests without an answer, ``abandoned`` orders never confirmed nor denied, ``unrecorded``
+    orders that were turned back here before they were journalled.
 
     ``in_flight`` counts requests without an answer yet, ``held`` those that wait for a place.
     """
@@ -92,6 +93,7 @@ class GatewayStatistics:
     held: int
     reconnects: int
     is_connected: bool
+    unrecorded: int = 0
 
 
 Hear = Callable[[BrokerUpdate], Sequence[OrderEvent]]
@@ -142,7 +144,7 @@ class Gateway:
         self._connected = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._halted = ""
-        self._submitted = self._acknowledged = self._rejected = self._unknown = self._reconnects = 0
+        self._submitted = self._acknowledged = self._rejected = self._unknown = self._reconnects = self._unrecorded = 0
         if isinstance(broker, TellsSending):
             broker.on_sent = self._on_sent
 
@@ -234,6 +236,7 @@ class Gateway:
             len(self._orders) + len(self._cancels),
             self._reconnects,
             self._connected.is_set(),
+            self._unrecorded,
         )
 
     # ── taking decisions ──
@@ -266,7 +269,10 @@ class Gateway:
                 self._conclude(order, UpdateKind.CANCELLED, "cancelled before it was sent")
                 return False
             return not order.state.is_final
-        return not self._refused(item)
+        if self._refused(item):
+            self._unrecorded += isinstance(decision, ApprovedOrder)
+            return False
+        return True
 
     def _refused(self, item: Outgoing) -> bool:
         """Whether a new order or replace may not leave now; then it is concluded with the reason."""

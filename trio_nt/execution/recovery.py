@@ -41,34 +41,61 @@ class Books(Protocol):
     def position(self, instrument: str) -> Decimal: ...
 
 
+def _nothing(instrument: str) -> None:
+    return
+
+
 def restore(
-    records: Iterable[Record], table: OrderTable, books: Books, hear: Callable[[BrokerUpdate, int], object]
+    records: Iterable[Record],
+    table: OrderTable,
+    books: Books,
+    hear: Callable[[BrokerUpdate, int], object],
+    *,
+    earlier: Iterable[Record] = (),
+    know: Callable[[str], None] = _nothing,
 ) -> int:
     """Bring a journal's records into the order table and, through ``hear``, into positions; how many orders it held.
 
     Args:
         hear: takes an update and the time at which it was first heard.
+        earlier: records whose executions are in the positions already; they bring orders into the table alone.
+        know: told the instrument of every order before anything else is.
     """
     count = 0
+    for record in earlier:
+        count += _bring_in(record, table, know, table.apply) is not None
+    for order in table.working():
+        books.adopt(order)
     for record in records:
-        if isinstance(record, OrderIntent):
-            order = _order_of(record)
-            table.add(order)
-            books.adopt(order)
+        added = _bring_in(record, table, know, hear)
+        if added is not None:
+            books.adopt(added)
             count += 1
-        elif isinstance(record, Heard):
-            hear(record.update, record.ts_ns)
-        elif isinstance(record, (CancelIntent, ReplaceIntent)):
-            known = table.get(record.client_order_id)
-            if known is None or known.state.is_final:
-                continue
-            if isinstance(record, CancelIntent):
-                table.mark_pending_cancel(known)
-            else:
-                table.mark_pending_replace(known, record.quantity, record.limit_price)
     for order in table.working():
         table.mark_unknown(order)
     return count
+
+
+def _bring_in(
+    record: Record, table: OrderTable, know: Callable[[str], None], hear: Callable[[BrokerUpdate, int], object]
+) -> Order | None:
+    """The order that a record is the intent of; None for every other record."""
+    if isinstance(record, OrderIntent):
+        order = _order_of(record)
+        know(order.instrument)
+        table.add(order)
+        return order
+    if isinstance(record, Heard):
+        hear(record.update, record.ts_ns)
+    elif isinstance(record, (CancelIntent, ReplaceIntent)):
+        known = table.get(record.client_order_id)
+        if known is None or known.state.is_final:
+            return None
+        if isinstance(record, CancelIntent):
+            table.mark_pending_cancel(known)
+        else:
+            table.mark_pending_replace(known, record.quantity, record.limit_price)
+    return None
 
 
 def _order_of(intent: OrderIntent) -> Order:
@@ -162,6 +189,8 @@ class Reconciler:
         adopted, stray = self._take_in(listed.values())
         async with trio.open_nursery() as nursery:
             for order in self._table.working():
+                if order.state is OrderState.INTENDED:
+                    continue  # it waits for its turn in this engine: the broker cannot know it
                 nursery.start_soon(self._resolve, order, listed.get(order.client_order_id))
         differences = await self._compare_positions()
         resolved = [

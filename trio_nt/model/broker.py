@@ -25,9 +25,10 @@ class BrokerOrder:
 
 @attrs.frozen
 class Account:
-    """Cash by currency as the broker shows it."""
+    """Cash by currency as the broker shows it, and the name that it gives the account (empty where it has none)."""
 
     cash: Mapping[str, Decimal]
+    number: str = ""
 
 
 class UpdateReceiver(Protocol):

@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Number: TypeAlias = int | float | str | Decimal | np.integer[Any] | np.floating[Any]
+# A limit that is money: one number that holds in every currency, a number for each currency, or none.
+Amount: TypeAlias = Decimal | Mapping[str, Decimal] | None
 ZERO = Decimal(0)
 
 # Wide enough for the product of any price, quantity and multiplier in use; fixed, so that no caller's context

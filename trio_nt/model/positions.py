@@ -83,6 +83,10 @@ class Ledger:
     def position(self, instrument_id: str) -> Position:
         return self._positions.get(instrument_id, FLAT)
 
+    def set_position(self, instrument_id: str, position: Position) -> None:
+        """Go on from a position that was not booked here."""
+        self._positions[instrument_id] = position
+
     @property
     def positions(self) -> Mapping[str, Position]:
         """Every instrument ever traded, by id; flat ones included."""

@@ -43,6 +43,10 @@ class Market:
         mid = (bid + ask) / 2
         self.unit = self.multiplier / mid if self.inverse else self.multiplier * mid
 
+    def mark(self, price: float) -> None:
+        """A price to count with where there is no quote."""
+        self.unit = self.multiplier / price if self.inverse else self.multiplier * price
+
     def worth(self, quantity: float, price: float) -> float:
         """``Instrument.notional`` in floats."""
         size = quantity * self.multiplier

@@ -75,7 +75,7 @@ class RiskEngine:
         self._strategy_limits = dict(strategy_limits)
         self._order_ids = order_ids
         self._rules = tuple(rules)
-        self._calendar = calendar
+        self.calendar = calendar
         self._markets = [make_market(index, instrument) for index, instrument in enumerate(instruments)]
         self._index: dict[str | int, int] = {}
         self._account = make_level("account", limits, self.exposure.account, self._markets, is_account=True)
@@ -100,6 +100,12 @@ class RiskEngine:
         market.show(bid, ask, ts_init)
         if self._unpriced:
             self._price_adopted(index)
+
+    def set_mark(self, instrument: str, price: Decimal) -> None:
+        """What an instrument counts as worth until its first quote; an order still needs a quote."""
+        market = self._market(self._index_of(instrument))
+        if not market.ask and price > 0:
+            market.mark(float(price))
 
     def set_cash(self, cash: Mapping[str, Decimal]) -> None:
         """The account's cash per currency as it is now: what buying power counts from."""
@@ -415,10 +421,18 @@ class RiskEngine:
         if minute == self._day_minute:
             return
         self._day_minute = minute
-        day = self._calendar.trading_day(now_ns)
+        day = self.calendar.trading_day(now_ns)
         if day == self._day:
             return
         self._day = day
+        self._note_profit()
+
+    def start_day(self, now_ns: int) -> None:
+        """The trading day of ``now_ns`` began with what has been booked by now: after a restart."""
+        self._day = self.calendar.trading_day(now_ns)
+        self._note_profit()
+
+    def _note_profit(self) -> None:
         currencies = dict.fromkeys(market.instrument.settlement for market in self._markets)
         for level in (self._account, *(level for _, levels in self._levels.values() for level in levels)):
             level.day_started_at = {currency: level.profit(currency) for currency in currencies}

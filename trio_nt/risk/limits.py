@@ -8,13 +8,11 @@ come from the last good quote.
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any
 
 import attrs
 
-from trio_nt.model.money import Number, to_decimal
-
-Amount: TypeAlias = Decimal | Mapping[str, Decimal] | None
+from trio_nt.model.money import Amount, Number, to_decimal
 
 
 class TradingState(Enum):

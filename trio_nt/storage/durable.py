@@ -6,13 +6,13 @@ Rules
 - What is noted travels with the next group, at once when no group is under way; order is kept.
 - One engine per journal and per account: two lock files, held by engine and writer together.
 - A journal that is HALTED takes records and lets nothing be sent: ``append`` raises.
+- A journal belongs to the account that it was first opened for.
 """
 
 import contextlib
 import socket
-import sqlite3
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -21,25 +21,21 @@ import attrs
 import trio
 
 from trio_nt.errors import JournalError
-from trio_nt.model.actions import OrderType, TimeInForce
-from trio_nt.model.instruments import Side
-from trio_nt.model.orders import BrokerUpdate, Execution, Liquidity, OrderRequest, UpdateKind
 from trio_nt.storage import writer
 from trio_nt.storage.journal import (
     CancelIntent,
+    Carried,
     Heard,
     JournalStatistics,
     OrderIntent,
     Record,
+    Recovered,
     ReplaceIntent,
 )
-from trio_nt.storage.locks import account_lock_path, hold
+from trio_nt.storage.locks import account_lock_path, hold, lock_of
+from trio_nt.storage.reading import RECOVERY, read_about, read_journal
 
 _MOST_PENDING = 100_000
-_RECOVERY = (
-    "keep a copy of it and of its -wal file, move both away and start again; "
-    "open orders and positions are then taken in from the broker as EXTERNAL"
-)
 Row = tuple[str, tuple[object, ...]]
 
 
@@ -81,90 +77,23 @@ def rows_of(record: Record, sequence: int) -> list[Row]:
     return [("halts", (int(record.halted), record.reason, record.ts_ns))]
 
 
-@attrs.frozen
-class Recovered:
-    """What a journal held when it was opened: every record in its order, and why it is HALTED (empty: it is not)."""
-
-    records: tuple[Record, ...]
-    halted: str
-    last_sequence: int
-
-
-def read_journal(path: Path) -> Recovered:
-    """Everything a journal knows. It may be in use by an engine.
-
-    Raises:
-        JournalError: it is damaged or of another version; the message says how to recover.
-    """
-    try:
-        with contextlib.closing(sqlite3.connect(path, timeout=5.0)) as database:
-            (damage,) = database.execute("PRAGMA quick_check(1)").fetchone()
-            if damage != "ok":
-                raise JournalError(f"the journal {path} cannot be trusted ({damage}): {_RECOVERY}")
-            (version,) = database.execute("SELECT value FROM about WHERE key = 'schema'").fetchone() or ("0",)
-            if version != str(writer.SCHEMA_VERSION):
-                raise JournalError(f"the journal {path} is of version {version}, not {writer.SCHEMA_VERSION}")
-            found = sorted(_read_records(database), key=lambda pair: pair[0])
-            halted = writer.halted_because(database)
-    except sqlite3.Error as error:
-        raise JournalError(f"the journal {path} cannot be read ({error}): {_RECOVERY}") from error
-    return Recovered(tuple(record for _, record in found), halted, found[-1][0] if found else 0)
-
-
-def _read_records(database: sqlite3.Connection) -> list[tuple[int, Record]]:
-    def decimal(text: str | None) -> Decimal | None:
-        return None if text is None else Decimal(text)
-
-    records: list[tuple[int, Record]] = []
-    for (
-        sequence, order_id, strategy_id, instrument, side, quantity, order_type, limit_price, stop_price,
-        time_in_force, reduce_only, tag, ts_signal, ts_ns,
-    ) in database.execute("SELECT * FROM orders"):  # fmt: skip
-        request = OrderRequest(
-            order_id, instrument, Side(side), Decimal(quantity), OrderType(order_type), decimal(limit_price),
-            decimal(stop_price), TimeInForce(time_in_force), bool(reduce_only),
-        )  # fmt: skip
-        records.append((sequence, OrderIntent(request, strategy_id, tag, ts_signal, ts_ns)))
-    for sequence, order_id, kind, quantity, limit_price, ts_ns in database.execute("SELECT * FROM requests"):
-        if kind == "cancel":
-            records.append((sequence, CancelIntent(order_id, ts_ns)))
-        else:
-            records.append((sequence, ReplaceIntent(order_id, decimal(quantity), decimal(limit_price), ts_ns)))
-    for (
-        sequence, order_id, broker_id, instrument, kind, ts_event, ts_ns, reason,
-        execution_id, quantity, price, fee, fee_currency, liquidity,
-    ) in database.execute(
-        "SELECT updates.*, execution_id, quantity, price, fee, fee_currency, liquidity "
-        "FROM updates LEFT JOIN executions USING (sequence)"
-    ):  # fmt: skip
-        execution = None
-        if execution_id is not None:
-            execution = Execution(
-                execution_id, Decimal(quantity), Decimal(price), Decimal(fee), fee_currency, Liquidity(liquidity)
-            )
-        update = BrokerUpdate(UpdateKind(kind), order_id, broker_id, instrument, ts_event, execution, reason)
-        records.append((sequence, Heard(update, ts_ns)))
-    return records
-
-
-def mark_halted(path: Path, reason: str, ts_ns: int, *, halted: bool = True) -> None:
-    """Mark a journal HALTED (or release it) from any process, also while an engine uses it; durable on return.
-
-    Raises:
-        JournalError: it cannot be written.
-    """
-    try:
-        with contextlib.closing(writer.connect(str(path))) as database:
-            database.execute(writer.INSERT["halts"], (int(halted), reason, ts_ns))
-    except sqlite3.Error as error:
-        raise JournalError(f"the journal {path} cannot be marked: {error}") from error
+def rows_of_summary(carried: Carried, sequence: int) -> list[Row]:
+    rows: list[Row] = [("carried", (sequence, carried.ts_ns))]
+    for held in carried.positions:
+        amounts = str(held.quantity), str(held.average_price)
+        rows.append(("carried_positions", (held.strategy_id, held.instrument, *amounts)))
+    for money in carried.money:
+        sums = str(money.cash), str(money.fees), str(money.realised)
+        rows.append(("carried_money", (money.strategy_id, money.currency, *sums)))
+    return rows
 
 
 class DurableJournal:
     """A journal in SQLite, written by a process of its own. Open it with ``open_journal``."""
 
-    def __init__(self, stream: trio.SocketStream, recovered: Recovered) -> None:
+    def __init__(self, stream: trio.SocketStream, recovered: Recovered, place: str = "") -> None:
         self.recovered = recovered
+        self.place = place
         self._stream = stream
         self._sequence = recovered.last_sequence
         self._pending: list[Row] = []
@@ -174,7 +103,8 @@ class DurableJournal:
         self._has_pending = trio.Event()
         self._problem = ""
         self._halted = recovered.halted
-        self._records = 0
+        self._stopped = trio.Event()
+        self._records = self._orders = self._lost = 0
         self._groups = 0
 
     async def append(self, records: Sequence[Record]) -> None:
@@ -185,18 +115,39 @@ class DurableJournal:
         """
         number = self._take(records)
         await self._until(number)
+        self._orders += sum(type(record) is OrderIntent for record in records)
         if self._halted:
             raise JournalError(f"the journal is HALTED: {self._halted}")
 
     def note(self, record: Record) -> None:
-        if not self._problem:
+        if self._problem:
+            self._lost += 1
+        else:
             self._take((record,))
+
+    def carry(self, carried: Carried) -> None:
+        if not self._problem:
+            self._take_rows(rows_of_summary(carried, self._sequence))
+
+    def describe(self, about: Mapping[str, str]) -> None:
+        """Note what the file is; what was noted first stays."""
+        self._take_rows([("about", pair) for pair in about.items()])
+
+    @property
+    def halted(self) -> str:
+        return self._halted
+
+    async def wait_stopped(self) -> str:
+        if self._halted:
+            self._stopped.set()
+        await self._stopped.wait()
+        return self._problem or f"the journal is HALTED: {self._halted}"
 
     async def flush(self) -> None:
         await self._until(self._number + 1 if self._pending else self._number)
 
     def statistics(self) -> JournalStatistics:
-        return JournalStatistics(self._records, self._groups)
+        return JournalStatistics(self._records, self._groups, self._orders, self._lost)
 
     def _take(self, records: Sequence[Record]) -> int:
         """Put records into the next group; its number."""
@@ -211,6 +162,10 @@ class DurableJournal:
         self._records += len(records)
         self._has_pending.set()
         return self._number + 1
+
+    def _take_rows(self, rows: list[Row]) -> None:
+        self._pending += rows
+        self._has_pending.set()
 
     async def _until(self, number: int) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -249,15 +204,19 @@ class DurableJournal:
                     self._fail(str(error))
                     return
                 assert isinstance(number, int)
+                self._groups += number > self._durable
                 self._durable = number
-                self._groups += 1
                 self._halted = str(halted)
+                if halted:
+                    self._stopped.set()
             for number in [number for number in self._waiting if number <= self._durable]:
                 self._waiting.pop(number).set()
 
     def _fail(self, problem: str) -> None:
         if not self._problem:
             self._problem = problem
+            self._lost += len(self._pending)
+            self._stopped.set()
         for event in self._waiting.values():
             event.set()
         self._waiting.clear()
@@ -265,36 +224,50 @@ class DurableJournal:
 
 @asynccontextmanager
 async def open_journal(
-    path: Path, *, account: str, lock_folder: Path | None = None, lock_wait_s: float = 3.0
+    path: Path,
+    *,
+    account: str,
+    broker: str = "",
+    keep_s: float | None = None,
+    lock_folder: Path | None = None,
+    lock_wait_s: float = 3.0,
 ) -> AsyncIterator[DurableJournal]:
     """Open the journal of an account; what it held is in ``recovered``. Closing it makes everything noted durable.
 
     Args:
         path: the SQLite file; made if it is not there, with its folder.
         account: names the account wherever its journal stands, e.g. the broker's URL and account number.
+        broker: where the account is, for ``trio-nt kill``.
+        keep_s: how long orders that are over stay in the file; None: for ever.
         lock_folder: where locks of accounts stand; by default a folder of this user for temporary files.
         lock_wait_s: how long the writer of an engine that was just killed may take to finish.
 
     Raises:
-        JournalError: it is in use by another engine, damaged, or cannot be written.
+        JournalError: it is in use by another engine, damaged, another account's, or cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise JournalError(f"the journal {path} cannot be made: {error.strerror}") from error
     async with contextlib.AsyncExitStack() as stack:
         locks = []
-        for lock, what in ((path.with_name(path.name + ".lock"), f"the journal {path}"),
+        for lock, what in ((lock_of(path), f"the journal {path}"),
                            (account_lock_path(account, lock_folder), f"the account {account}")):  # fmt: skip
             locks.append(await _hold_soon(stack, lock, what, lock_wait_s))
+        # What is there is read first, and nothing is changed before it is known to be sound.
+        recovered = await trio.to_thread.run_sync(_recover, path, account)
         ours, theirs = socket.socketpair()
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         with theirs:
-            command = [sys.executable, "-I", "-S", writer.__file__, str(theirs.fileno()), str(path)]
+            keep_ns = str(0 if keep_s is None else max(1, int(keep_s * 1e9)))
+            command = [sys.executable, "-I", "-S", writer.__file__, str(theirs.fileno()), str(path), keep_ns]
             process = await trio.lowlevel.open_process(command, pass_fds=(theirs.fileno(), *locks))
         try:
-            greeting = await _greeting(stream)
-            if greeting:
-                raise JournalError(f"the journal {path} cannot be opened ({greeting}): {_RECOVERY}")
-            recovered = await trio.to_thread.run_sync(read_journal, path)
-            journal = DurableJournal(stream, recovered)
+            problem, halted = await _greeting(stream)
+            if problem:
+                raise JournalError(f"the journal {path} cannot be opened ({problem}): {RECOVERY}")
+            journal = DurableJournal(stream, attrs.evolve(recovered, halted=halted), str(path))
+            journal.describe({"account": account, "broker": broker})
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(journal._send_groups)
                 nursery.start_soon(journal._hear_answers)
@@ -325,12 +298,22 @@ async def _hold_soon(stack: contextlib.AsyncExitStack, lock: Path, what: str, wa
         await trio.sleep(0.05)
 
 
-async def _greeting(stream: trio.SocketStream) -> str:
-    """The writer's first words: the error it met, empty when it is ready."""
+def _recover(path: Path, account: str) -> Recovered:
+    if not path.exists():
+        return Recovered()
+    recovered = read_journal(path)
+    owner = read_about(path).get("account", account)
+    if owner != account:
+        raise JournalError(f"the journal {path} belongs to the account {owner}, not to {account}")
+    return recovered
+
+
+async def _greeting(stream: trio.SocketStream) -> tuple[str, str]:
+    """The writer's first words: the error that it met, empty when it is ready; and why the journal is HALTED."""
     frames = writer.Frames()
     while True:
         chunk = await stream.receive_some(65_536)
         if not chunk:
-            return "its writer did not start"
-        for _, _, error in frames.feed(bytes(chunk)):
-            return str(error)
+            return "its writer did not start", ""
+        for _, halted, error in frames.feed(bytes(chunk)):
+            return str(error), str(halted)

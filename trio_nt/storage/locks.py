@@ -18,6 +18,11 @@ def account_lock_path(account: str, folder: Path | None = None) -> Path:
     return folder / (re.sub(r"[^A-Za-z0-9.-]+", "_", account) + ".account.lock")
 
 
+def lock_of(journal: Path) -> Path:
+    """Where the lock of a journal stands."""
+    return journal.with_name(journal.name + ".lock")
+
+
 @contextmanager
 def hold(path: Path, what: str) -> Iterator[int]:
     """Hold a lock file; its descriptor, which a child may inherit to hold the lock as well.
