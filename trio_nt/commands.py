@@ -67,12 +67,21 @@ def run(
     ] = None,
     seed: Annotated[int | None, Parameter(help="Seed of the simulated market. Default 1.")] = None,
     cash: Cash = None,
+    journal: Annotated[
+        Path | None,
+        Parameter(
+            name="--journal",
+            help="The SQLite file that orders are recorded in before they leave. Without it: one for each account, and "
+            "a new one for each simulated market, in your folder for state.",
+        ),
+    ] = None,
     orders: Orders = None,
     json: Json = None,
 ) -> int:
     """Trade: by default for a demo, in a simulated market that it starts by itself.
 
-    Ctrl-C ends it with the report; a second Ctrl-C ends it at once.
+    Ctrl-C ends it with the report; a second Ctrl-C ends it at once. SIGUSR1 is the kill switch, SIGUSR2 closes every
+    position besides; `trio-nt kill` does the same from outside.
     """
     from trio_nt.interrupt import stop_on_interrupt
     from trio_nt.live import run as run_engine
@@ -82,7 +91,7 @@ def run(
 
     check_writable("--orders", orders)
     check_writable("--json", json)
-    chosen = run_config(config, for_seconds, strategy, settings, broker, seed, cash)
+    chosen = run_config(config, for_seconds, strategy, settings, broker, seed, cash, journal)
     with stop_on_interrupt() as stop, progress_line() as show:
         report = run_engine(chosen, stop=stop, progress=show)
     return _finish(report, orders, json)
@@ -185,6 +194,39 @@ def exchange(
         raise InputError(f"exchange: {error.args[0]}") from error
     run_exchange(config)
     return 0
+
+
+@app.command
+def kill(
+    *,
+    flatten: Annotated[bool, Parameter(negative=(), help="Close every position at the market as well.")] = False,
+    broker: Annotated[
+        str | None, Parameter(name="--broker", help="alpaca-paper or alpaca-live, whether an engine runs or not.")
+    ] = None,
+    journal: Annotated[
+        Path | None, Parameter(name="--journal", help="The journal of the account. Without it: the engine's that runs.")
+    ] = None,
+    reason: Annotated[str, Parameter(help="Written into the journal.")] = "kill switch",
+    release: Annotated[
+        bool, Parameter(negative=(), help="Do not stop anything: let the next engine on a HALTED journal trade again.")
+    ] = False,
+) -> int:
+    """Stop trading on an account: mark its journal HALTED and cancel every order, straight at the broker.
+
+    Works from its own process, also when the engine hangs or is gone. Exit code 1 when something was left open.
+    """
+    from trio_nt import kill_command
+    from trio_nt.errors import InputError
+
+    if release:
+        if flatten or broker:
+            raise InputError("--release goes with --journal and --reason alone")
+        sys.stdout.write(kill_command.release(journal, "released" if reason == "kill switch" else reason))
+        return 0
+    target = kill_command.find_target(broker, journal)
+    result = kill_command.run_kill(target, flatten=flatten, reason=reason)
+    sys.stdout.write(kill_command.format_result(result))
+    return 0 if result.is_complete else 1
 
 
 @app.command(usage="Usage: trio-nt init FILE.py")

@@ -1,13 +1,20 @@
 """The configuration of ``trio-nt run``: a TOML file, or the same as attrs objects.
 
     seed = 1
+    rules = ["my_rules.py:no_more"]     # FILE.py:FUNCTION or MODULE:FUNCTION
     broker = "sim"
 
     [cash]
     USD = 100_000
 
+    [journal]
+    file = "orders.sqlite"              # relative to this file
+    keep_days = 400
+
     [risk]                              # of the account; the keys are those of RiskLimits
     max_position = 500
+    max_daily_loss = { USD = 2_000 }    # or one number for every currency
+    price_collar = "none"               # switches a limit off
 
     [[strategies]]
     strategy = "my_strategy.py:Crossover"  # FILE.py:CLASS relative to this file, or MODULE:CLASS
@@ -29,9 +36,10 @@ import attrs
 
 from trio_nt.conversion import structure
 from trio_nt.errors import InputError
+from trio_nt.risk.core import RiskRule
 from trio_nt.risk.limits import RiskLimits
 from trio_nt.strategies.base import Strategy
-from trio_nt.strategies.loading import configured_strategy
+from trio_nt.strategies.loading import configured_strategy, load_rule
 from trio_nt.strategies.supervision import Supervision
 
 _positive_or_none: Any = attrs.validators.optional(attrs.validators.gt(0))
@@ -53,6 +61,20 @@ class StrategyConfig:
 
 
 @attrs.frozen(kw_only=True)
+class JournalConfig:
+    """Where orders are recorded.
+
+    Attributes:
+        file: an SQLite file, relative to the configuration file. Without it: one for each account of a broker, and a
+            new one for each run in a simulated market, in the user's folder for state (see ``journal_files``).
+        keep_days: how long orders that are over stay in the file; ``0``: for ever.
+    """
+
+    file: Path | None = None
+    keep_days: float = attrs.field(default=400.0, validator=attrs.validators.ge(0))
+
+
+@attrs.frozen(kw_only=True)
 class RunConfig:
     """Everything a run is told.
 
@@ -66,6 +88,11 @@ class RunConfig:
         risk: the account's limits.
         state_folder: where strategies' states are kept from run to run; in a file, relative to it.
         linger_s, stall_timeout_s: see ``EngineConfig``.
+        rules: the user's own risk checks, run after all others but that for self-trade.
+        journal: where orders are recorded.
+        watchdog_s: cancel every working order from a process of its own when nothing was heard of the engine for so
+            many seconds, or it died; None: no such process.
+        on_exit: what the end does with working orders: ``cancel`` or ``keep`` them.
     """
 
     strategies: Sequence[StrategyConfig] = ()
@@ -78,6 +105,10 @@ class RunConfig:
     state_folder: Path | None = None
     linger_s: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
     stall_timeout_s: float | None = attrs.field(default=5.0, validator=_positive_or_none)
+    rules: Sequence[RiskRule] = ()
+    journal: JournalConfig = attrs.field(factory=JournalConfig)
+    watchdog_s: float | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(0.1)))
+    on_exit: str = attrs.field(default="cancel", validator=attrs.validators.in_(("cancel", "keep")))
 
 
 def load_config(path: Path | str) -> RunConfig:
@@ -97,10 +128,27 @@ def load_config(path: Path | str) -> RunConfig:
     tables = document.pop("strategies", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise InputError(f"{path}: strategies must be written as [[strategies]] tables")
+    rules = document.pop("rules", [])
+    if not isinstance(rules, list) or not all(isinstance(each, str) for each in rules):
+        raise InputError(f'{path}: rules must be a list of "FILE.py:FUNCTION" or "MODULE:FUNCTION"')
+    folder = path.resolve().parent
+    loaded = tuple(load_rule(each, f"{path}: rules[{number}]", folder) for number, each in enumerate(rules))
+    _switch_off(document)
     config = structure(document, RunConfig, str(path))
     if config.state_folder is not None:
-        config = attrs.evolve(config, state_folder=path.resolve().parent / config.state_folder)
+        config = attrs.evolve(config, state_folder=folder / config.state_folder)
+    if config.journal.file is not None:
+        file = folder / config.journal.file
+        config = attrs.evolve(config, journal=attrs.evolve(config.journal, file=file))
+    config = attrs.evolve(config, rules=loaded)
     return attrs.evolve(config, strategies=tuple(_strategy(path, number, table) for number, table in enumerate(tables)))
+
+
+def _switch_off(table: dict[str, Any]) -> None:
+    """TOML has no null: ``"none"`` switches a limit off."""
+    risk = table.get("risk")
+    if isinstance(risk, dict):
+        table["risk"] = {key: None if value == "none" else value for key, value in risk.items()}
 
 
 def _strategy(path: Path, number: int, table: Mapping[str, Any]) -> StrategyConfig:
@@ -111,6 +159,7 @@ def _strategy(path: Path, number: int, table: Mapping[str, Any]) -> StrategyConf
     if unknown:
         raise InputError(f"{where}: unknown key {', '.join(unknown)}; known: {', '.join(known)}")
     options = dict(table)
+    _switch_off(options)
     specification, settings = options.pop("strategy", None), options.pop("settings", {})
     if not isinstance(specification, str):
         raise InputError(f'{where}: strategy must be given as "FILE.py:CLASS" or "MODULE:CLASS"')

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get
 import attrs
 
 from trio_nt.errors import InputError
-from trio_nt.model.money import to_decimal
+from trio_nt.model.money import Amount, to_decimal
 
 if TYPE_CHECKING:
     import cattrs
@@ -99,10 +99,25 @@ def _converter() -> "cattrs.Converter":
     converter.register_structure_hook(Decimal, lambda value, _: to_decimal(value))
     converter.register_structure_hook(Path, lambda value, _: Path(_exactly(str, "a path")(value, str)))
     converter.register_structure_hook_func(lambda wanted: isinstance(wanted, type) and issubclass(wanted, Enum), _enum)
+    converter.register_structure_hook_func(lambda wanted: wanted == Amount, _amount)
+    converter.register_structure_hook_func(lambda wanted: wanted == frozenset[str], _texts)
     converter.register_structure_hook_factory(
         attrs.has, lambda wanted: make_dict_structure_fn(wanted, converter, _cattrs_forbid_extra_keys=True)
     )
     return converter
+
+
+def _amount(value: object, _: object) -> object:
+    """One number, or a number for each currency."""
+    if isinstance(value, Mapping):
+        return {currency: to_decimal(amount) for currency, amount in value.items()}
+    return None if value is None else to_decimal(value)  # type: ignore[arg-type]
+
+
+def _texts(value: object, _: object) -> frozenset[str]:
+    if not isinstance(value, (list, tuple, set, frozenset)) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"must be a list of texts, was {value!r}")
+    return frozenset(value)
 
 
 def _already(wanted: Any) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import attrs
@@ -16,23 +17,25 @@ import httpx
 import trio
 
 from scheduler import pin_thread
+from trio_nt.brokers import SIMULATED_KEY, URLS, keys_for
 from trio_nt.clock import wall_clock_ns
 from trio_nt.config import RunConfig
 from trio_nt.engine import Engine, open_engine
 from trio_nt.engine_config import EngineConfig
 from trio_nt.errors import EnvironmentFailure, InputError
-from trio_nt.execution.alpaca import KEY_VARIABLE, LIVE_URL, PAPER_URL, SECRET_VARIABLE, open_alpaca
+from trio_nt.execution.alpaca import open_alpaca
 from trio_nt.execution.transport import TrioTransport
 from trio_nt.feeds.alpaca import AlpacaFeed
+from trio_nt.live_safety import kill_on_signal, open_run_journal, open_run_watchdog
 from trio_nt.model.instruments import Instrument, InstrumentKind, Instruments
 from trio_nt.report import CENT, Check, Report
+from trio_nt.risk.limits import RiskLimits
 from trio_nt.stamps import FRAME
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.naming import by_id
 
 FRAME_ROWS = 1_000
 FRAME_EVERY_S = 0.05
-SIMULATED_KEY = "sim"
 MARKET_DATA_URL = "wss://stream.data.alpaca.markets/v2/iex"
 Progress = Callable[[str], None]
 
@@ -66,42 +69,51 @@ async def run_async(config: RunConfig, *, stop: Stop | None, progress: Progress)
     engine_core, venue_core = _cores() if config.broker == "sim" else (None, None)
     async with AsyncExitStack() as stack:
         venue = await stack.enter_async_context(_open_venue(config, venue_core))
-        if engine_core is not None:
-            stack.enter_context(pin_thread([engine_core]))
         strategies = _strategies(config)
         instruments = await _instruments(venue, strategies)
-        async with open_alpaca(
-            venue.url, instruments, unix_s=lambda: wall_clock_ns() / 1e9, key=venue.key, secret=venue.secret
-        ) as broker:
-            symbols = ("*",) if venue.is_simulated else tuple(instrument.symbol for instrument in instruments)
-            feed = AlpacaFeed(
-                venue.market_data_url,
-                symbols=symbols,
-                key=venue.key,
-                secret=venue.secret,
-                now_ns=wall_clock_ns,
-                ts_event_is_scheduled_send=venue.is_simulated,
+        broker = await stack.enter_async_context(
+            open_alpaca(
+                venue.url, instruments, unix_s=lambda: wall_clock_ns() / 1e9, key=venue.key, secret=venue.secret
             )
-            engine_config = EngineConfig(
-                instruments=instruments,
-                limits=config.risk,
-                on_progress=progress,
-                strategy_limits={each.id: each.risk for each in config.strategies if each.id and each.risk},
-                supervision={
-                    name: each.supervision
-                    for name, strategy in strategies.items()
-                    for each in config.strategies
-                    if each.strategy is strategy
-                },
-                state_folder=config.state_folder,
-                linger_s=config.linger_s,
-                stall_timeout_s=config.stall_timeout_s,
-            )
-            async with open_engine(engine_config, feeds=[feed], broker=broker, strategies=strategies) as engine:
-                report = await _trade(engine, config, stop, progress)
-                if venue.is_simulated:
-                    report = await _with_venue_checks(report, engine, feed, venue, config, engine_core is not None)
-                return report
+        )
+        symbols = ("*",) if venue.is_simulated else tuple(instrument.symbol for instrument in instruments)
+        feed = AlpacaFeed(
+            venue.market_data_url,
+            symbols=symbols,
+            key=venue.key,
+            secret=venue.secret,
+            now_ns=wall_clock_ns,
+            ts_event_is_scheduled_send=venue.is_simulated,
+        )
+        engine_config = EngineConfig(
+            instruments=instruments,
+            limits=config.risk,
+            on_progress=progress,
+            on_exit=config.on_exit,
+            rules=config.rules,
+            strategy_limits=_strategy_limits(config, strategies),
+            supervision={
+                name: each.supervision
+                for name, strategy in strategies.items()
+                for each in config.strategies
+                if each.strategy is strategy
+            },
+            state_folder=config.state_folder,
+            linger_s=config.linger_s,
+            stall_timeout_s=config.stall_timeout_s,
+        )
+        account = await broker.account()
+        journal = await stack.enter_async_context(open_run_journal(config, venue.url, account.number))
+        await stack.enter_async_context(open_run_watchdog(config, venue.url, Path(journal.place)))
+        if engine_core is not None:  # only now: the processes above shall run on either core
+            stack.enter_context(pin_thread([engine_core]))
+        async with open_engine(
+            engine_config, feeds=[feed], broker=broker, strategies=strategies, journal=journal
+        ) as engine:
+            report = await _trade(engine, config, stop, progress)
+            if venue.is_simulated:
+                report = await _with_venue_checks(report, engine, feed, venue, config, engine_core is not None)
+            return report
 
 
 def _strategies(config: RunConfig) -> dict[str, Strategy]:
@@ -110,12 +122,18 @@ def _strategies(config: RunConfig) -> dict[str, Strategy]:
     return named | (by_id(unnamed) if unnamed else {})
 
 
+def _strategy_limits(config: RunConfig, named: Mapping[str, Strategy]) -> dict[str, RiskLimits]:
+    limits = {id(each.strategy): each.risk for each in config.strategies if each.risk is not None}
+    return {name: limits[id(strategy)] for name, strategy in named.items() if id(strategy) in limits}
+
+
 async def _trade(engine: Engine, config: RunConfig, stop: Stop | None, progress: Progress) -> Report:
     if stop is not None:
         token = trio.lowlevel.current_trio_token()
         stop.add_listener(partial(_call_soon, token, engine.stop))
     await engine.start()
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(kill_on_signal, engine)
         nursery.start_soon(_show_progress, engine, config, progress)
         nursery.start_soon(_measure_frames, engine)
         if config.duration_s is not None:
@@ -182,11 +200,8 @@ def _cores() -> tuple[int, int] | tuple[None, None]:
 @asynccontextmanager
 async def _open_venue(config: RunConfig, core: int | None) -> AsyncIterator[Venue]:
     if config.broker != "sim":
-        url = PAPER_URL if config.broker == "alpaca-paper" else LIVE_URL
-        key, secret = os.environ.get(KEY_VARIABLE), os.environ.get(SECRET_VARIABLE)
-        if not key or not secret:
-            raise InputError(f"--broker {config.broker} needs its keys in {KEY_VARIABLE} and {SECRET_VARIABLE}")
-        yield Venue(url, MARKET_DATA_URL, key, secret, False)
+        url = URLS[config.broker]
+        yield Venue(url, MARKET_DATA_URL, *keys_for(url), False)
         return
     async with open_exchange_process(
         seed=config.seed,

@@ -34,6 +34,7 @@ def run_config(
     broker: str | None,
     seed: int | None,
     cash: str | None,
+    journal: Path | None = None,
 ) -> RunConfig:
     """The configuration file with the options over it: an option that is given wins, ``--strategy`` replaces all.
 
@@ -59,6 +60,8 @@ def run_config(
         if seed < 0:
             raise InputError(f"--seed must not be negative, was {seed}")
         changes["seed"] = seed
+    if journal is not None:
+        changes["journal"] = attrs.evolve(config.journal, file=journal)
     amounts = parse_cash(cash)
     if amounts is not None:
         changes["cash"] = amounts if isinstance(amounts, Mapping) else {"USD": Decimal(amounts)}

@@ -7,6 +7,7 @@ be left out where a file defines one strategy.
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -99,6 +100,24 @@ def load_class(specification: str, folder: Path | None = None) -> type[Strategy]
     if not (isinstance(found, type) and issubclass(found, Strategy)):
         raise InputError(f"{name} of {source} is no subclass of trio_nt.Strategy")
     return found
+
+
+def load_rule(specification: str, where: str, folder: Path) -> Callable[..., Any]:
+    """The risk rule that ``FILE.py:FUNCTION`` or ``MODULE:FUNCTION`` names, searched in ``folder``.
+
+    Raises:
+        InputError: it is not there, does not import, or takes no ``(action, exposure, limits)``.
+    """
+    source, separator, name = specification.rpartition(":")
+    if not separator or not source or not name or name.endswith(".py"):
+        raise InputError(f"{where}: must be FILE.py:FUNCTION or MODULE:FUNCTION, was {specification!r}")
+    is_file = source.endswith(".py") or "/" in source
+    found = getattr(_load_file(folder / source) if is_file else _load_module(source, folder), name, None)
+    try:
+        inspect.signature(found).bind("action", "exposure", "limits")  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: {name} of {source} must be a function of (action, exposure, limits)") from None
+    return found  # type: ignore[return-value]
 
 
 def _load_file(path: Path) -> ModuleType:
