@@ -98,8 +98,7 @@ def _data(engine: Engine) -> Iterator[str]:
     rows, bars = engine.market.rows_sent, engine.bars.rows_sent
     yield f"{rows:,} quotes and trades, {bars:,} bars of {len(engine.instruments)} instruments"
     if engine.recovery.restored:
-        held = f"{engine.recovery.restored:,} orders and {engine.recovery.fills:,} fills"
-        yield f"{held} were in the journal before this start"
+        yield f"{engine.recovery.restored:,} orders of earlier runs were taken from the journal"
     for compared in engine.recovery.history:
         yield f"compared with the broker: {compared}"
     flagged = engine.market.flagged + engine.bars.flagged
@@ -118,7 +117,7 @@ def _assumptions(engine: Engine) -> Iterator[str]:
         yield f"every order is in the journal {engine.journal.place}"
     else:
         yield "orders were recorded in memory: they do not survive the process"
-    if engine.recovery.fills:
+    if engine.journal.recovered.last_sequence:
         yield "profit counts everything since the journal's first order; half spreads, since this start"
 
 

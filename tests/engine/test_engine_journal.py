@@ -128,7 +128,7 @@ class TestRestart:
             assert (compared.new_fills, compared.differences, compared.halted) == (1, (), "")
             assert two.halted == ""
             lines = "\n".join(two.report().data)
-            assert "2 orders and 1 fills were in the journal before this start" in lines
+            assert "2 orders of earlier runs were taken from the journal" in lines
             assert "compared with the broker: " in lines
             assert "1 executions were new" in lines
             await until(lambda: strategy.seen)

@@ -7,15 +7,12 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from trio_nt.model.instruments import Side
 from trio_nt.model.orders import BrokerUpdate, Execution, Liquidity, OrderRequest, UpdateKind
 from trio_nt.storage import writer
 from trio_nt.storage.durable import rows_of, rows_of_summary
 from trio_nt.storage.journal import CancelIntent, Carried, Heard, HeldPosition, OrderIntent, Record
-from trio_nt.storage.reading import read_journal
 
 D = Decimal
 DAY_NS = 86_400 * 10**9
@@ -104,31 +101,3 @@ def test_many_go_some_at_a_time(database: sqlite3.Connection) -> None:
     sum_up(database, 10 * DAY_NS)
     assert forget_all(database, DAY_NS) == 3
     assert left(database) == []
-
-
-@given(st.lists(st.tuples(st.sampled_from([filled, resting]), st.integers(1, 9)), max_size=12), st.integers(1, 9))
-def test_a_start_from_what_is_left_reads_every_order_without_an_end(orders: list[object], keep_days: int) -> None:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "j.sqlite"
-        with closing(writer.connect(str(path))) as database:
-            for number, (make, day) in enumerate(orders):  # type: ignore[misc]
-                write(database, make(f"o-{number}", day * DAY_NS))
-            sum_up(database, 10 * DAY_NS)
-            forget_all(database, keep_days * DAY_NS)
-            expected_left = [
-                f"o-{number}"
-                for number, (make, day) in enumerate(orders)  # type: ignore[misc]
-                if make is resting or day >= 10 - keep_days
-            ]
-            assert left(database) == expected_left
-        found = read_journal(path)
-        earlier = [record.request.client_order_id for record in found.earlier if isinstance(record, OrderIntent)]
-        assert earlier == [
-            f"o-{number}"
-            for number, (make, day) in enumerate(orders)  # type: ignore[misc]
-            if make is resting or (day >= 9 and f"o-{number}" in expected_left)
-        ]
-        assert found.records == ()
-        assert found.carried.positions == (HeldPosition("s", "ABC", D(1), D(10)),)
