@@ -22,7 +22,7 @@ from trio_nt.execution.recovery import Reconciler, Reconciliation, restore
 from trio_nt.model.broker import Broker
 from trio_nt.model.instruments import Instrument
 from trio_nt.model.orders import BrokerUpdate, Order
-from trio_nt.storage.journal import Carried, Heard, HeldMoney, HeldPosition, Journal
+from trio_nt.storage.journal import Carried, Heard, HeldMoney, HeldPosition, Journal, OrderIntent, Recovered
 
 ORDER_PREFIX = "nt-"  # what our client order ids begin with, whatever the run
 CARRY_AFTER = 1_000  # records
@@ -112,7 +112,11 @@ class EngineRecovery:
     def connect(self, broker: Broker, gateway: Gateway, settings: LookupSettings) -> None:
         """Say whom ``reconcile`` compares with, and who hears of it."""
         recovered = self._journal.recovered
-        heard = [record.update.ts_event for record in recovered.records if isinstance(record, Heard)]
+        executed = [
+            record.update.ts_event
+            for record in recovered.records
+            if isinstance(record, Heard) and record.update.execution is not None
+        ]
         self._reconciler = Reconciler(
             broker,
             self._desk.orders,
@@ -121,9 +125,14 @@ class EngineRecovery:
             now_ns=self._now_ns,
             prefix=ORDER_PREFIX,
             halt=gateway.halt,
-            since_ns=max([recovered.carried.ts_ns, *heard]) or self._now_ns(),
+            since_ns=max(executed, default=recovered.carried.ts_ns or self._began(recovered)),
             settings=settings,
         )
+
+    def _began(self, recovered: Recovered) -> int:
+        """When the first order of the journal was about to leave: nothing of ours was executed before."""
+        intents = (record.ts_ns for record in recovered.records if isinstance(record, OrderIntent))
+        return next(intents, self._now_ns())
 
     async def reconcile(self) -> None:
         """Compare with the broker; see ``Reconciler.reconcile``."""
