@@ -22,6 +22,7 @@ from pathlib import Path
 import attrs
 
 RUNS = 7
+_only = ""
 
 
 @attrs.frozen
@@ -77,6 +78,11 @@ def percentile(ordered: Sequence[float], fraction: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * fraction))]
 
 
+def is_wanted(case: str) -> bool:
+    """Whether a case is among those that the command line asked for: one that is not need not be measured."""
+    return _only in case
+
+
 def machine_header() -> str:
     """What the figures were measured on, in one line."""
     model = platform.machine()
@@ -118,13 +124,18 @@ def print_table(rows: Iterable[Row]) -> None:
         )
 
 
-def main(name: str, cases: Callable[[bool], Iterator[Row]]) -> int:
-    """Run a benchmark's cases from the command line; 0 when every gate holds, else 1."""
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
+def main(name: str, cases: Callable[[bool], Iterator[Row]], *, options: Sequence[argparse.ArgumentParser] = ()) -> int:
+    """Run a benchmark's cases from the command line; 0 when every gate holds, else 1.
+
+    ``options``: parsers (without help) of options that the benchmark has besides.
+    """
+    global _only
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", parents=list(options))
     parser.add_argument("--quick", action="store_true", help="fewer runs and smaller sizes: a smoke test, not a figure")
     parser.add_argument("--json", metavar="FILE", help="write the rows as JSON")
     parser.add_argument("--only", metavar="WORD", default="", help="only the cases whose name contains WORD")
     arguments = parser.parse_args()
+    _only = arguments.only
     if "hypothesis" in sys.modules:
         raise SystemExit("hypothesis is imported: it makes Trio's scheduling deterministic, so no figure would be true")
     print(f"# {name}: {machine_header()}")

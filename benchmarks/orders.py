@@ -1,33 +1,35 @@
 """Risk, order table, journal and the way to the broker.
 
-    strategy ─► risk ─► mailbox ─► gateway ─► journal's writer (a process)
-                                      └─────► venue (a process, HTTP on loopback) ─► update stream ─► gateway
+    quote ─► strategy ─► risk ─► mailbox ─► gateway ─► journal's writer (a process)
+                                               └─────► venue (a process, HTTP on loopback) ─► update stream ─► gateway
 
-The engine's side runs in this process, the venue in its own, the journal's writer in a third.
+A whole engine, in its lanes, runs in this process, the venue in its own, the journal's writer in a third; engine and
+venue are pinned to a core each. Stamps: t3 signal returned · t4 approved · t5 journalled · t6 last byte of the request
+written · t7 acknowledged. The baseline of what is durable is the disk's plain sync, measured in the same run.
 """
 
 import itertools
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 
 import attrs
 import trio
 
-from benchmarks.harness import Row, main, percentile
-from scheduler.mailbox import open_mailbox
-from trio_nt.exchange.market import venue_instruments
+from benchmarks.harness import Row, is_wanted, main, percentile
+from benchmarks.rig import KEY, MS, US, Watched, at, instruments, pinned, spawned, sync_times, venue
+from scheduler import TaskPriority, open_scheduler
+from trio_nt import EngineConfig, Quote, Strategy, StrategyContext, open_engine
 from trio_nt.execution.alpaca import open_alpaca
-from trio_nt.execution.gateway import Gateway, Outgoing
+from trio_nt.execution.gateway import Outgoing
 from trio_nt.execution.orders import OrderTable
-from trio_nt.model.actions import Signal, target
+from trio_nt.feeds.base import MarketSender
+from trio_nt.model.actions import OrderType, Signal, target
 from trio_nt.model.decisions import ApprovedOrder
-from trio_nt.model.events import OrderEvent
 from trio_nt.model.instruments import Instrument, InstrumentKind, Instruments, Side
 from trio_nt.model.orders import BrokerUpdate, Execution, Liquidity, UpdateKind
 from trio_nt.portfolio import Portfolio
@@ -37,7 +39,6 @@ from trio_nt.storage.durable import open_journal
 from trio_nt.storage.journal import Journal, MemoryJournal
 
 D = Decimal
-US = 1e-3  # of a nanosecond
 EVERY_RULE = RiskLimits(
     max_order_quantity=D(100), min_order_notional=D(1), max_order_notional=D(10**6), max_position=D(1000),
     max_gross_exposure=D(10**8), price_collar=0.1, stale_after_s=1e9, submit_rate_per_s=1e9, submit_burst=10**9,
@@ -102,6 +103,8 @@ def pure_cases(quick: bool) -> Iterator[Row]:
         ("every rule, account", EVERY_RULE, False),
         ("every rule, account and strategy", EVERY_RULE, True),
     ):
+        if not is_wanted(f"risk: {case}"):
+            continue
         pure_costs(limits, orders // 10, strategy=strategy)
         costs = pure_costs(limits, orders, strategy=strategy)
         ordered = sorted(costs["evaluate"])
@@ -114,101 +117,197 @@ def pure_cases(quick: bool) -> Iterator[Row]:
 
 # -- the way to the broker --
 
-
-@contextmanager
-def venue() -> Iterator[str]:
-    """The simulated venue in its own process; its URL."""
-    program = (
-        "import sys, time, trio\n"
-        "from trio_nt.exchange.config import ExchangeConfig\n"
-        "from trio_nt.exchange.server import serve_exchange\n"
-        "class Say:\n"
-        "    def started(self, port): print(port, flush=True)\n"
-        "config = ExchangeConfig(symbols=4, events_per_second=100, cash=10**9, requests_per_minute=10**9)\n"
-        "async def main(): await serve_exchange(config, now_ns=time.time_ns, task_status=Say())\n"
-        "trio.run(main)\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-        finally:
-            process.kill()
+SYMBOLS = 4
+LIMITS = RiskLimits(
+    submit_rate_per_s=None, stale_after_s=None, max_open_orders=None, split_flips=False, price_collar=None
+)
+Open = Callable[[], AbstractAsyncContextManager[Journal]]
 
 
-async def run_flow(url: str, journal: Journal, orders: int, rate: float | None) -> list[Outgoing]:
-    """Send market orders, at a steady rate or 20 in flight without pause; every one, acknowledged."""
-    async with open_alpaca(url, venue_instruments(4, maker_fee=D(0), taker_fee=D(0)), unix_s=time.time,
-                           key="sim", secret="sim") as broker, trio.open_nursery() as nursery:  # fmt: skip
-        instruments = venue_instruments(4, maker_fee=D(0), taker_fee=D(0))
-        prefix, numbers = f"{time.time_ns():x}", itertools.count()
-        limits = RiskLimits(submit_rate_per_s=None, stale_after_s=None, max_open_orders=None, split_flips=False)
-        risk = RiskEngine(instruments, limits, order_ids=lambda: f"{prefix}-{next(numbers)}")
-        for index in range(4):
-            risk.set_quote(index, 99.99, 100.01, 1)
-        table = OrderTable()
+class Quotes:
+    """A feed of ``count`` quotes, one after another at a steady rate, or as fast as they are taken."""
 
-        def hear(update: BrokerUpdate) -> Sequence[OrderEvent]:
-            events = table.apply(update, 1)
-            for event in events:
-                order = table.get(event.client_order_id)
-                assert order is not None
-                risk.apply(event, order)
-            return events
+    def __init__(self, count: int, rate: float | None) -> None:
+        self._count, self._rate = count, rate
 
-        gateway = Gateway(broker, table, journal, hear=hear, now_ns=time.time_ns)
-        sender, receiver = open_mailbox[Outgoing](1000)
-        await nursery.start(lambda task_status: gateway.run_updates(task_status=task_status))
-        nursery.start_soon(gateway.run_orders, receiver)
-        sent: list[Outgoing] = []
+    async def run(self, send: MarketSender, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
         start = trio.current_time()
-        for number in range(orders):
-            if rate is not None:
-                await trio.sleep_until(start + number / rate)
-            signal = Signal(instruments.ids[number % 4], (Side.BUY, Side.SELL)[number // 4 % 2], 1, strategy_id="s")
-            stamp = time.perf_counter_ns()
-            (decision,) = risk.evaluate(signal, now_ns=time.time_ns(), ts_signal=time.time_ns())
-            assert isinstance(decision, ApprovedOrder), decision
-            table.add(decision.order)
-            item = Outgoing(decision, stamp, time.perf_counter_ns())
-            sent.append(item)
-            await sender.send(item)
-        with trio.fail_after(60):
-            while gateway.statistics().acknowledged < orders or list(table.working()):
-                await trio.sleep(0.002)
-        nursery.cancel_scope.cancel()
-    return sent
+        for number in range(self._count):
+            if self._rate is not None:
+                await trio.sleep_until(start + number / self._rate)
+            await send.quotes(
+                instrument=number % SYMBOLS, ts_event=time.time_ns(), bid=99.99, ask=100.01, bid_size=100, ask_size=100
+            )
+        await trio.sleep_forever()
+
+
+@attrs.define
+class EveryQuote(Strategy):
+    """A market order for every quote: a round of purchases, then a round of sales."""
+
+    _seen: int = 0
+
+    def on_quote(self, quote: Quote, context: StrategyContext) -> Signal:
+        side = (Side.BUY, Side.SELL)[self._seen // SYMBOLS % 2]
+        self._seen += 1
+        return Signal(quote.instrument, side, 1)
+
+
+@attrs.define
+class Resting(Strategy):
+    """Orders that wait far below the market, then one at the market for every further quote."""
+
+    count: int = 50
+    _seen: int = 0
+
+    def on_quote(self, quote: Quote, context: StrategyContext) -> Signal:
+        self._seen += 1
+        if self._seen <= self.count:
+            return Signal(quote.instrument, Side.BUY, 1, order_type=OrderType.LIMIT, limit_price=1)
+        return Signal(quote.instrument, Side.BUY, 1)
+
+
+async def run_flow(url: str, journal: Journal, orders: int, rate: float | None, hogs: int = 0) -> list[Outgoing]:
+    """Send one market order for every quote of a feed; every one of them, acknowledged and filled."""
+    async with (
+        open_alpaca(url, instruments(SYMBOLS), unix_s=time.time, key=KEY, secret=KEY) as broker,
+        open_scheduler(freeze_gc=True) as scheduler,
+        spawned(scheduler, TaskPriority.HIGH, hogs),
+        open_engine(
+            EngineConfig(instruments=instruments(SYMBOLS), limits=LIMITS),
+            feeds=[Quotes(orders, rate)], broker=broker, strategies=EveryQuote(), scheduler=scheduler, journal=journal,
+        ) as engine,
+    ):  # fmt: skip
+        watched = Watched(engine)
+        with trio.fail_after(120):
+            await engine.start()
+            while engine.gateway.statistics().acknowledged < orders or engine.desk.books.fills < orders:
+                await trio.sleep(0.005)
+    assert len(watched.items) == orders
+    assert all(0 < item.t3 <= item.t4 <= item.t5 <= item.t6 <= item.t7 for item in watched.items)
+    return watched.items
 
 
 def wire_cases(quick: bool) -> Iterator[Row]:
-    paced, flood = (100, 300) if quick else (1_500, 5_000)
-    with venue() as url, tempfile.TemporaryDirectory() as folder:
+    paced, flood, runs = (200, 400, 1) if quick else (1_500, 5_000, 3)
+    quiet = "100 orders/s, no journal", "100 orders/s, durable journal", "100 orders/s, durable, HIGH saturated"
+    floods = "20 in flight, no journal", "20 in flight, durable journal"
+    if not any(map(is_wanted, (*quiet, *floods, KILL))):
+        return
+    with venue(symbols=SYMBOLS, events_per_second=100) as url, pinned(), tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
 
-        async def durable(orders: int, rate: float | None) -> list[Outgoing]:
-            path = Path(folder) / f"{time.time_ns()}.sqlite"
-            async with open_journal(path, account="bench", lock_folder=Path(folder)) as journal:
-                return await run_flow(url, journal, orders, rate)
+        @asynccontextmanager
+        async def durable() -> AsyncIterator[Journal]:
+            path = folder / f"{time.time_ns()}.sqlite"
+            async with open_journal(path, account="bench", lock_folder=folder) as journal:
+                yield journal
 
-        async def in_memory(orders: int, rate: float | None) -> list[Outgoing]:
-            return await run_flow(url, MemoryJournal(), orders, rate)
+        @asynccontextmanager
+        async def in_memory() -> AsyncIterator[Journal]:
+            yield MemoryJournal()
 
-        trio.run(durable, 100, None)
-        for name, run, gate in (("no journal", in_memory, 1.0), ("durable journal", durable, 5.0)):
-            items = trio.run(run, paced, 100.0)
-            to_wire = sorted((item.t6 - item.t0) / 1e6 for item in items)
-            acknowledged = sorted((item.t7 - item.t4) / 1e6 for item in items)
-            case = f"100 orders/s, {name}"
-            yield Row(case, "signal to wire p99", percentile(to_wire, 0.99), "ms", gate=gate)
-            yield Row(case, "acknowledged p50", percentile(acknowledged, 0.5), "ms", gate=2.0)
-            yield Row(case, "acknowledged p99", percentile(acknowledged, 0.99), "ms", gate=20.0)
-        for name, run in (("no journal", in_memory), ("durable journal", durable)):
+        async def flow(make: Open, orders: int, rate: float | None, hogs: int = 0) -> list[Outgoing]:
+            async with make() as journal:
+                return await run_flow(url, journal, orders, rate, hogs)
+
+        trio.run(flow, durable, 100, None)
+        sync_p50, sync_p99 = at(sync_times(folder, 100 if quick else 500, 0.01), 0.5, 0.99)
+        for case, make, hogs, gate in zip(
+            quiet, (in_memory, durable, durable), (0, 0, 20), (1.0, 5.0, 5.0), strict=True
+        ):
+            if is_wanted(case):
+                items = trio.run(flow, make, paced, 100.0, hogs)
+                yield from paced_rows(case, items, gate, None if make is in_memory else (sync_p50, sync_p99))
+        for case, make in zip(floods, (in_memory, durable), strict=True):
+            if not is_wanted(case):
+                continue
             rates = []
-            for _ in range(1 if quick else 3):
-                items = trio.run(run, flood, None)
+            for _ in range(runs):
+                items = trio.run(flow, make, flood, None)
                 rates.append(len(items) / (max(item.t7 for item in items) - items[0].t4) * 1e9)
-            gate = 1_000.0 if name.startswith("durable") else None
-            yield Row(f"20 in flight, {name}", "acknowledged", sorted(rates)[len(rates) // 2], "orders/s", gate=gate,
-                      aim=2_000.0, at_most=False)  # fmt: skip
+            gate = 1_000.0 if make is durable else None
+            yield Row(case, "acknowledged", sorted(rates)[len(rates) // 2], "orders/s", gate=gate, aim=2_000.0,
+                      at_most=False)  # fmt: skip
+        if is_wanted(KILL):
+            yield from kill_rows(url, folder)
+
+
+def paced_rows(case: str, items: list[Outgoing], gate: float, sync: tuple[float, float] | None) -> Iterator[Row]:
+    """Where the time of an order goes; ``sync`` is the plain sync of the same run, p50 and p99 in ms."""
+    to_wire = at([(item.t6 - item.t3) * MS for item in items], 0.5, 0.99)
+    yield Row(case, "signal to wire p50", to_wire[0], "ms", baseline=sync and sync[0])
+    yield Row(case, "signal to wire p99", to_wire[1], "ms", gate=gate, baseline=sync and sync[1])
+    acknowledged = at([(item.t7 - item.t4) * MS for item in items], 0.5, 0.99)
+    is_quiet = "saturated" not in case
+    yield Row(
+        case, "acknowledged p50", acknowledged[0], "ms", gate=2.0 if is_quiet else None, baseline=sync and sync[0]
+    )
+    yield Row(case, "acknowledged p99", acknowledged[1], "ms", gate=20.0 if is_quiet else None,
+              baseline=sync and sync[1])  # fmt: skip
+    hops = (
+        ("risk t4-t3", [item.t4 - item.t3 for item in items]),
+        ("journal t5-t4", [item.t5 - item.t4 for item in items]),
+        ("request t6-t5", [item.t6 - item.t5 for item in items]),
+        ("venue t7-t6", [item.t7 - item.t6 for item in items]),
+    )
+    for name, durations in hops:
+        p50, p99 = at(durations, 0.5, 0.99)
+        yield Row(case, f"{name} p50", p50 * MS, "ms")
+        yield Row(case, f"{name} p99", p99 * MS, "ms")
+
+
+KILL = "kill switch, HIGH saturated"
+KILLER = """
+import sys, time, trio
+from pathlib import Path
+from benchmarks.rig import KEY, instruments
+from trio_nt.execution.alpaca import open_alpaca
+from trio_nt.kill import kill
+async def main():
+    async with open_alpaca(sys.argv[1], instruments(4), unix_s=time.time, key=KEY, secret=KEY) as broker:
+        print(await kill(broker, now_ns=time.time_ns, journal=Path(sys.argv[2])))
+trio.run(main)
+"""
+
+
+def kill_rows(url: str, folder: Path) -> Iterator[Row]:
+    """Fifty orders rest at the venue, a hundred more leave every second, and the engine's HIGH lane is never idle."""
+    path = folder / "killed.sqlite"
+
+    async def run(how: str) -> float:
+        async with (
+            open_journal(path.with_name(how), account=how, lock_folder=folder) as journal,
+            open_alpaca(url, instruments(SYMBOLS), unix_s=time.time, key=KEY, secret=KEY) as broker,
+            open_scheduler(freeze_gc=True) as scheduler,
+            open_engine(
+                EngineConfig(instruments=instruments(SYMBOLS), limits=LIMITS, on_exit="keep", exit_timeout_s=0.5),
+                feeds=[Quotes(10**6, 100.0)], broker=broker, strategies=Resting(), scheduler=scheduler, journal=journal,
+            ) as engine,
+            spawned(scheduler, TaskPriority.HIGH, 20),
+        ):  # fmt: skip
+            await engine.start()
+            while len(await broker.open_orders()) < 50 or engine.desk.books.fills < 50:
+                await trio.sleep(0.05)
+            start = time.perf_counter()
+            if how == "own process":
+                command = [sys.executable, "-c", KILLER, url, str(path.with_name(how))]
+                done = await trio.run_process(command, capture_stdout=True)
+                assert b"left_open=(), problems=()" in done.stdout, done.stdout
+            else:
+                await engine.halt()
+                while await broker.open_orders():
+                    await trio.sleep(0.005)
+            took = time.perf_counter() - start
+            sent = engine.gateway.statistics().submitted
+            await trio.sleep(0.3)
+            assert not await broker.open_orders()
+            assert engine.gateway.statistics().submitted == sent, "an order has left after the kill"
+            return took
+
+    for how in ("host's call", "own process"):
+        yield Row(KILL, how, trio.run(run, how), "s", gate=1.0)
 
 
 def cases(quick: bool) -> Iterator[Row]:

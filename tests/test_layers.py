@@ -26,6 +26,7 @@ LAYERS: dict[str, str] = {
     "metrics": "",
     "clock": "",
     # Protocols of the outside world.
+    "http1": "",
     "websocket": "",
     "alpaca": "",
     # The stages: the model's types and the scheduler's channels, never one another.
@@ -35,13 +36,13 @@ LAYERS: dict[str, str] = {
     "strategies": "scheduler stamps conversion features portfolio",
     "risk": "scheduler stamps",
     # The order journal is execution's own memory.
-    "execution": "scheduler stamps alpaca storage websocket",
+    "execution": "scheduler stamps alpaca http1 storage websocket",
     "portfolio": "",
     "storage": "",
     "event_bus": "scheduler",
     # The venue is outside: it knows the dialect and the model, and nothing of the engine. Its process runs under the
     # scheduler, which is for any Trio program.
-    "exchange": "alpaca scheduler websocket",
+    "exchange": "alpaca http1 scheduler websocket",
     # Pure cores together: what risk, orders and portfolio say of one action.
     "desk": "risk execution portfolio",
     # What joins the stages.
@@ -120,6 +121,7 @@ PURE = [
     "trio_nt.feeds.csv",
     "trio_nt.feeds.data",
     "trio_nt.feeds.merge",
+    "trio_nt.http1",
     "trio_nt.model",
     "trio_nt.portfolio",
     "trio_nt.replay.driver",

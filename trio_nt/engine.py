@@ -408,12 +408,12 @@ class Engine:
         self._outgoing.close()
 
     def _decide(self, proposal: Proposed) -> None:
-        self._act(proposal.action, proposal.ts_signal, proposal.t0)
+        self._act(proposal.action, proposal.ts_signal, proposal.t0, proposal.t3)
 
-    def _act(self, action: Action, ts_signal: int, t0: int) -> None:
+    def _act(self, action: Action, ts_signal: int, t0: int, t3: int = 0) -> None:
         outcome = self.desk.decide(action, now_ns=self._now_ns(), ts_signal=ts_signal)
         t4 = time.perf_counter_ns()
-        self._outbox += [Outgoing(approved, t0=t0, t4=t4) for approved in outcome.approved]
+        self._outbox += [Outgoing(approved, t0=t0, t3=t3, t4=t4) for approved in outcome.approved]
         self._tell(outcome.events)
 
     async def _flush(self) -> None:

@@ -69,12 +69,13 @@ class WebSocket:
         Raises:
             trio.BrokenResourceError, trio.ClosedResourceError: the connection is gone.
         """
-        if self._protocol.state is not State.OPEN or self._is_torn:
+        if self._protocol.state is not State.OPEN:
             raise trio.BrokenResourceError("the WebSocket is closing")
         put = self._protocol.send_binary if binary else self._protocol.send_text
         for message in messages:
             put(message)
-        await self._flush()
+        if not await self._flush():
+            raise trio.BrokenResourceError("the WebSocket is torn: a message before this one was cut short")
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye, wait shortly for the other side to do the same, and close the stream. Never raises."""
@@ -113,18 +114,29 @@ class WebSocket:
                 self._fragments = []
         return messages
 
-    async def _flush(self) -> None:
-        # The bytes are taken under the lock: what the protocol ordered first must leave first.
-        async with self._sending:
+    async def _flush(self) -> bool:
+        """Write what the protocol has to say; False where an earlier write was cut short: this one means nothing."""
+        # The bytes are taken under the lock: what the protocol ordered first must leave first. A lock that is free is
+        # taken without a step of the loop, which the bytes would have to wait for.
+        try:
+            self._sending.acquire_nowait()
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
             chunks = self._protocol.data_to_send()
             content = b"".join(chunks)
-            if content and not self._is_torn:
+            if self._is_torn:  # asked under the lock: it is set while somebody else's write is under way
+                return False
+            if content:
                 self._is_torn = True
                 await self._stream.send_all(content)
                 self._is_torn = False
             # An empty chunk asks to end our direction: without it each side waits for the other to hang up.
             if b"" in chunks and isinstance(self._stream, trio.abc.HalfCloseableStream):
                 await self._stream.send_eof()
+            return True
+        finally:
+            self._sending.release()
 
 
 def _how_it_ended(protocol: ClientProtocol | ServerProtocol) -> Exception:

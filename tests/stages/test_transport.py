@@ -1,13 +1,14 @@
 """The Trio transport under httpx, against a server that does what the test says."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 import pytest
 import trio
+import trio.testing
 
-from trio_nt.execution.transport import TrioTransport
+from trio_nt.execution.transport import Connections, Origin, TrioTransport
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 Handler = Callable[[trio.SocketStream, int], Awaitable[None]]
@@ -82,15 +83,55 @@ async def test_one_that_was_closed_while_idle_is_not_used() -> None:
         assert len(opened) == 3
 
 
-async def test_the_last_byte_is_told() -> None:
-    told: list[str] = []
+async def test_the_last_byte_is_told_and_a_kept_connection_is_written_to_at_once() -> None:
+    told: list[int] = []
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, lambda stream: answer_always(stream, 0), 0)
+        origin = Origin(False, "127.0.0.1", listeners[0].socket.getsockname()[1])
+        connections, content = Connections(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        assert (await connections.request(origin, content)).content == b"ok"
+        request = connections.request(origin, content, on_sent=told.append)
+        nursery.start_soon(_finish, request)
+        await trio.testing.wait_all_tasks_blocked(0.001)
+        assert len(told) == 1
+        await connections.aclose()
+        nursery.cancel_scope.cancel()
 
-    async def trace(event: str, info: object) -> None:
-        told.append(event)
 
-    async with serving(answer_always) as (client, _):
-        await client.get("/", extensions={"trace": trace})
-        assert told == ["http11.send_request_body.complete"]
+async def _finish(request: Awaitable[object]) -> None:
+    await request
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+HINTED = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
+CLOSING = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+UNTIL_CLOSED = b"HTTP/1.1 200 OK\r\n\r\nok"
+
+
+@pytest.mark.parametrize(
+    ("said", "closes", "reuses"),
+    [(CHUNKED, False, True), (HINTED + OK, False, True), (CLOSING, True, False), (UNTIL_CLOSED, True, False),
+     (OK + b"?", False, False)],
+)  # fmt: skip
+@pytest.mark.parametrize("step", [1, 1000])
+async def test_an_answer_of_another_form_is_read_all_the_same(
+    said: bytes, closes: bool, reuses: bool, step: int
+) -> None:
+    async def odd(stream: trio.SocketStream, number: int) -> None:
+        with suppress(trio.BrokenResourceError):  # a client that was told too much hangs up
+            while await request_of(stream):
+                for start in range(0, len(said), step):
+                    await stream.send_all(said[start : start + step])
+                if closes:
+                    await stream.aclose()
+                    return
+
+    async with serving(odd) as (client, opened):
+        for _ in range(2):
+            answer = await client.get("/")
+            assert (answer.status_code, answer.text) == (200, "ok")
+            await trio.sleep(0.01)
+        assert (len(opened) == 1) == reuses
 
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", b"what?\r\n\r\n"])

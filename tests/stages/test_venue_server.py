@@ -13,8 +13,11 @@ from functools import partial
 import httpx
 import pytest
 import trio
+import trio.testing
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.server import ServerProtocol
 from websockets.trio.client import connect as connect_websocket
 from websockets.uri import parse_uri
 
@@ -206,6 +209,27 @@ async def test_fragmented_messages_are_put_together():
         assert text.count(b"authenticated") == 1
         assert pongs == 2
         await stream.aclose()
+
+
+async def test_a_message_may_be_sent_while_another_is_on_its_way():
+    left, right = trio.testing.memory_stream_pair()
+    may_go = trio.Event()
+    left.send_stream.send_all_hook = may_go.wait
+    protocols = ClientProtocol(parse_uri("ws://x/")), ServerProtocol()
+    for protocol in protocols:
+        protocol.state = State.OPEN
+        protocol.parser = protocol.parse()
+        next(protocol.parser)
+    near, far = WebSocket(protocols[0], left), WebSocket(protocols[1], right)
+    async with trio.open_nursery() as nursery:
+        for message in (b"one", b"two", b"three"):
+            nursery.start_soon(near.send, message)
+            await trio.testing.wait_all_tasks_blocked()
+        may_go.set()
+    received = []
+    while len(received) < 3:
+        received += await far.receive()
+    assert received == [b"one", b"two", b"three"]
 
 
 async def test_what_was_sent_is_what_came():

@@ -13,7 +13,7 @@ from typing import Any
 import h11
 import trio
 
-from trio_nt import alpaca
+from trio_nt import alpaca, http1
 from trio_nt.errors import EnvironmentFailure
 from trio_nt.exchange.api import Api, Request, Response
 from trio_nt.exchange.config import ExchangeConfig
@@ -106,15 +106,36 @@ class _Server:
 
     async def serve(self, stream: trio.SocketStream) -> None:
         try:
-            await self._serve_http(stream)
+            received = await self._serve_plain_http(stream)
+            await self._serve_http(stream, received)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client has gone; its orders stay
         finally:
             await trio.aclose_forcefully(stream)
 
-    async def _serve_http(self, stream: trio.SocketStream) -> None:
+    async def _serve_plain_http(self, stream: trio.SocketStream) -> bytearray:
+        """Answer requests as long as they are plain; what was received and not answered."""
+        received = bytearray()
+        while True:
+            request = http1.read_request(received, largest_body=LARGEST_BODY)
+            if request is http1.MORE:
+                chunk = await stream.receive_some(65_536)
+                if not chunk:
+                    return received
+                received += chunk
+            elif isinstance(request, http1.Request):
+                del received[: request.size]
+                response = self._api.handle(Request(request.method, request.target, request.headers, request.body))
+                await stream.send_all(http1.response_bytes(response.status, _headers(response), response.body))
+            else:
+                return received
+
+    async def _serve_http(self, stream: trio.SocketStream, received: bytearray) -> None:
+        """Answer any request, and hand over to a WebSocket. ``received`` are the first bytes."""
         connection = h11.Connection(h11.SERVER)
-        received = bytearray()  # since the last answer: a handshake is read again by the WebSocket's own reader
+        if received:
+            connection.receive_data(bytes(received))
+        # What came since the last answer is kept: a handshake is read again by the WebSocket's own reader.
         while True:
             try:
                 request, body = await _next_request(connection, stream, received)
@@ -257,12 +278,18 @@ async def _next_request(
 
 
 def _response_bytes(connection: h11.Connection, response: Response) -> bytes:
-    headers = [*response.headers, ("Content-Length", str(len(response.body)))]
-    if response.body:
-        headers.append(("Content-Type", "application/json"))
-    head = connection.send(h11.Response(status_code=response.status, headers=headers, reason=b""))
+    head = connection.send(h11.Response(status_code=response.status, headers=list(_headers(response)), reason=b""))
     body = connection.send(h11.Data(data=response.body)) if response.body else b""
     return b"".join((head or b"", body or b"", connection.send(h11.EndOfMessage()) or b""))
+
+
+def _headers(response: Response) -> tuple[tuple[str, str], ...]:
+    length = ("Content-Length", str(len(response.body)))
+    return (
+        (*response.headers, length, ("Content-Type", "application/json"))
+        if response.body
+        else (*response.headers, length)
+    )
 
 
 async def _refuse(connection: h11.Connection, stream: trio.SocketStream, error: h11.RemoteProtocolError) -> None:

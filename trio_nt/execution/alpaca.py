@@ -11,11 +11,11 @@ Rules
 """
 
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from decimal import Decimal
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 from urllib.parse import quote
 
 import attrs
@@ -30,30 +30,28 @@ from trio_nt.alpaca import (
     ErrorBody,
     OrderMessage,
     PositionMessage,
-    StreamMessage,
     TradeUpdate,
     broker_order,
     broker_update,
     decode,
-    encode,
     encode_order,
     encode_replace,
     format_time,
     parse_time,
 )
 from trio_nt.errors import DuplicateOrder, ExecutionError, OrderRejected, OutcomeUnknown
+from trio_nt.execution.alpaca_updates import Updates, open_updates
 from trio_nt.execution.limiter import RateLimit
-from trio_nt.execution.transport import TrioTransport
+from trio_nt.execution.transport import Answer
+from trio_nt.execution.wire import DirectWire, HttpxWire, Wire
 from trio_nt.model.broker import Account, BrokerOrder
 from trio_nt.model.instruments import Instruments
 from trio_nt.model.money import to_decimal
 from trio_nt.model.orders import BrokerUpdate, Execution, Liquidity, OrderRequest, UpdateKind
-from trio_nt.websocket import ConnectionFailed, WebSocket, connect
 
 PAPER_URL, LIVE_URL = "https://paper-api.alpaca.markets", "https://api.alpaca.markets"
 KEY_VARIABLE, SECRET_VARIABLE = "APCA_API_KEY_ID", "APCA_API_SECRET_KEY"
 _READ_ATTEMPTS = 3
-_CLOSE_S = 2.0
 _KNOWN_IDS = 100_000
 _PAGE = 500
 _NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
@@ -81,7 +79,7 @@ class AlpacaBroker:
 
     def __init__(
         self,
-        wire: "_Wire",
+        wire: Wire,
         instruments: Instruments,
         *,
         stream_url: str,
@@ -163,53 +161,21 @@ class AlpacaBroker:
 
     # ── the update stream ──
 
-    def updates(self) -> AbstractAsyncContextManager["_Updates"]:
-        return self._open_updates()
-
-    @asynccontextmanager
-    async def _open_updates(self) -> AsyncIterator["_Updates"]:
-        receiver = await self._connect()
-        try:
-            yield receiver
-        finally:
-            with trio.move_on_after(_CLOSE_S, shield=True):
-                await receiver.close()
-
-    async def _connect(self) -> "_Updates":
-        try:
-            with trio.fail_after(self._timeout_s):
-                return await self._listen(await connect(self._stream_url))
-        except ConnectionFailed as error:
-            raise ExecutionError(f"the update stream cannot be reached: {error}") from error
-        except (trio.EndOfChannel, trio.BrokenResourceError) as error:
-            raise ExecutionError(f"the update stream hung up: {error}") from error
-        except trio.TooSlowError as error:
-            raise ExecutionError("the update stream did not answer in time") from error
-
-    async def _listen(self, socket: WebSocket) -> "_Updates":
-        receiver = _Updates(self, socket)
-        try:
-            keys = {"key_id": self._key, "secret_key": self._secret}
-            await socket.send(encode({"action": "authenticate", "data": keys}))
-            await receiver.expect("authorization")
-            await socket.send(encode({"action": "listen", "data": {"streams": ["trade_updates"]}}))
-            await receiver.expect("listening")
-        except BaseException:
-            with trio.move_on_after(_CLOSE_S, shield=True):
-                await socket.close()
-            raise
-        return receiver
+    def updates(self) -> AbstractAsyncContextManager[Updates]:
+        return open_updates(
+            self._stream_url, key=self._key, secret=self._secret, timeout_s=self._timeout_s, read=self._update
+        )
 
     # ── the wire ──
 
-    async def _change(self, method: str, path: str, content: bytes | None, sent_id: str = "") -> httpx.Response:
+    async def _change(self, method: str, path: str, content: bytes | None, sent_id: str = "") -> Answer:
         """One request that is sent once. The response is a success."""
-        extensions = {"trace": _SentTrace(self.on_sent, sent_id)} if sent_id and self.on_sent is not None else None
+        on_sent = partial(self.on_sent, sent_id) if sent_id and self.on_sent is not None else None
         waited_s = 0.0
         while True:
             waited_s += await self._await_welcome(waited_s)
             try:
-                answer = await self._wire.send(method, path, content, extensions)
+                answer = await self._wire.send(method, path, content, on_sent)
             except _NEVER_LEFT as error:
                 raise ExecutionError(f"{method} {path}: cannot reach the broker: {error}") from error
             except httpx.HTTPError as error:
@@ -221,11 +187,11 @@ class AlpacaBroker:
                 self._rate.read({"retry-after": "1"}, self._unix_s())
         if answer.status_code >= 500:
             raise OutcomeUnknown(f"{method} {path}: the broker answered {answer.status_code}")
-        if not answer.is_success:
+        if not _is_success(answer):
             raise self._refusal(answer)
         return answer
 
-    async def _look(self, path: str) -> httpx.Response:
+    async def _look(self, path: str) -> Answer:
         """A GET, repeated while nobody answers. The response is a success or 404."""
         waited_s = 0.0
         problem: Exception | None = None
@@ -239,7 +205,7 @@ class AlpacaBroker:
                 problem = error
                 continue
             self._rate.read(answer.headers, self._unix_s())
-            if answer.is_success or answer.status_code == httpx.codes.NOT_FOUND:
+            if _is_success(answer) or answer.status_code == httpx.codes.NOT_FOUND:
                 return answer
             problem = self._refusal(answer)
             if answer.status_code < 500 and answer.status_code != httpx.codes.TOO_MANY_REQUESTS:
@@ -255,7 +221,7 @@ class AlpacaBroker:
             await trio.sleep(delay_s)
         return delay_s
 
-    def _refusal(self, answer: httpx.Response) -> ExecutionError:
+    def _refusal(self, answer: Answer) -> ExecutionError:
         try:
             body = decode(answer.content, ErrorBody)
         except msgspec.DecodeError:
@@ -267,13 +233,13 @@ class AlpacaBroker:
             return DuplicateOrder(text)
         return OrderRejected(text)
 
-    def _read(self, answer: httpx.Response, kind: type[MessageT], *, changes: bool = False) -> MessageT:
+    def _read(self, answer: Answer, kind: type[MessageT], *, changes: bool = False) -> MessageT:
         try:
             return decode(answer.content, kind)
         except msgspec.DecodeError as error:
             # A change whose answer is garbled has happened all the same.
             problem = OutcomeUnknown if changes else ExecutionError
-            raise problem(f"{answer.url.path}: an answer without meaning: {error}") from error
+            raise problem(f"an answer without meaning: {error}") from error
 
     # ── names ──
 
@@ -329,7 +295,7 @@ class AlpacaBroker:
         client_order_id = self._links.get(activity.order_id) or activity.client_order_id
         if client_order_id is None:
             answer = await self._look(f"/v2/orders/{activity.order_id}")
-            if answer.is_success:
+            if _is_success(answer):
                 client_order_id = self._known(self._read(answer, OrderMessage)).client_order_id
         execution = Execution(
             activity.id.rpartition("::")[2],
@@ -367,104 +333,8 @@ class AlpacaBroker:
         return attrs.evolve(update, request=broker_order(order, instrument).request)
 
 
-class _Updates:
-    """The stream ``trade_updates``."""
-
-    def __init__(self, broker: AlpacaBroker, socket: WebSocket) -> None:
-        self._broker = broker
-        self._socket = socket
-        self._early: list[bytes] = []
-
-    async def close(self) -> None:
-        await self._socket.close()
-
-    async def expect(self, stream: str) -> None:
-        """Wait for the answer to authenticate or listen. Raises ``ExecutionError`` where it is a no."""
-        while True:
-            messages = await self._socket.receive()
-            for position, content in enumerate(messages):
-                message = decode(content, StreamMessage)
-                if message.stream not in (stream, "authorization"):
-                    continue
-                answer = decode(message.data, _StreamAnswer)
-                if answer.status == "unauthorized" or answer.error_message:
-                    raise ExecutionError(f"the update stream refused us: {answer.error_message or answer.status}")
-                if message.stream == stream:
-                    self._early += messages[position + 1 :]
-                    return
-
-    async def receive(self) -> Sequence[BrokerUpdate]:
-        """All updates that are there, at least one. A checkpoint.
-
-        Raises:
-            trio.EndOfChannel: the stream has ended.
-            trio.BrokenResourceError: it broke.
-            ExecutionError: it said what has no meaning.
-        """
-        while True:
-            contents: Sequence[bytes]
-            contents, self._early = self._early or await self._socket.receive(), []
-            updates = [update for content in contents if (update := self._decode(content)) is not None]
-            if updates:
-                return updates
-
-    def _decode(self, content: bytes) -> BrokerUpdate | None:
-        try:
-            message = decode(content, StreamMessage)
-        except msgspec.DecodeError as error:
-            raise ExecutionError(f"the update stream said what has no meaning: {error}") from error
-        return self._broker._update(message.data) if message.stream == "trade_updates" else None
-
-
-class _StreamAnswer(msgspec.Struct):
-    status: str = ""
-    error_message: str = ""
-
-
-class _SentTrace:
-    """httpx's hook into a request: when its last byte has left."""
-
-    def __init__(self, tell: Callable[[str, int], None], client_order_id: str) -> None:
-        self._tell = tell
-        self._client_order_id = client_order_id
-
-    async def __call__(self, event: str, info: object) -> None:
-        if event == "http11.send_request_body.complete":
-            self._tell(self._client_order_id, time.perf_counter_ns())
-
-
-class _Wire:
-    """Requests over an ``httpx`` transport. ``httpx.AsyncClient`` would add cookies, redirects, proxies and
-    authentication flows, none of which a broker's interface has, for as much time again as the exchange itself takes.
-    """
-
-    def __init__(
-        self, transport: httpx.AsyncBaseTransport, url: str, headers: Mapping[str, str], timeout_s: float
-    ) -> None:
-        self.url = url.rstrip("/")
-        self._transport = transport
-        self._headers = httpx.Headers({**headers, "Accept": "application/json", "User-Agent": "trio-nt"})
-        self._extensions = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), timeout_s)}
-        self._orders = httpx.URL(self.url + "/v2/orders")
-
-    async def send(
-        self, method: str, path: str, content: bytes | None = None, extensions: Mapping[str, Any] | None = None
-    ) -> httpx.Response:
-        """One request and its whole answer. Raises ``httpx.HTTPError``."""
-        request = httpx.Request(
-            method,
-            self._orders if path == "/v2/orders" else self.url + path,
-            headers=self._headers,
-            content=content,
-            extensions={**self._extensions, **(extensions or {})},
-        )
-        response = await self._transport.handle_async_request(request)
-        response.request = request
-        try:
-            await response.aread()
-        finally:
-            await response.aclose()
-        return response
+def _is_success(answer: Answer) -> bool:
+    return httpx.codes.is_success(answer.status_code)
 
 
 def _keep_last(known: dict[str, str]) -> None:
@@ -494,7 +364,7 @@ async def open_alpaca(
         unix_s: the engine's clock, UNIX seconds; rate limits are stated in it.
         key, secret: the API keys; by default from the environment (APCA_API_KEY_ID, APCA_API_SECRET_KEY).
         stream_url: of the update stream; by default ``url`` with ``ws`` and ``/stream``.
-        transport: for httpx; by default ``TrioTransport``.
+        transport: of httpx, to send requests through; by default they go over connections of our own.
         timeout_s: for one answer, and for connecting.
         max_wait_s: how long a request may wait for the rate limit.
 
@@ -504,11 +374,21 @@ async def open_alpaca(
     found_key, found_secret = key or os.environ.get(KEY_VARIABLE), secret or os.environ.get(SECRET_VARIABLE)
     if not found_key or not found_secret:
         raise ExecutionError(f"the broker's keys are missing: set {KEY_VARIABLE} and {SECRET_VARIABLE}")
-    headers = {KEY_HEADER: found_key, SECRET_HEADER: found_secret, "Content-Type": "application/json"}
-    transport = TrioTransport(connections=connections) if transport is None else transport
-    async with transport:
+    headers = {
+        KEY_HEADER: found_key,
+        SECRET_HEADER: found_secret,
+        "Content-Type": "application/json",
+        "Accept": "application/json",
+        "User-Agent": "trio-nt",
+    }
+    wire: Wire
+    if transport is None:
+        wire = DirectWire(url, headers, timeout_s=timeout_s, connections=connections)
+    else:
+        wire = HttpxWire(transport, url, headers, timeout_s=timeout_s)
+    async with aclosing(wire):
         yield AlpacaBroker(
-            _Wire(transport, url, headers, timeout_s),
+            wire,
             instruments,
             stream_url=stream_url or "ws" + url.removeprefix("http") + "/stream",
             key=found_key,

@@ -61,6 +61,7 @@ class Outgoing:
     t5: int = 0
     t6: int = 0
     t7: int = 0
+    t3: int = 0
 
 
 class OutgoingReceiver(Protocol):
