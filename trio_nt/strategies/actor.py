@@ -65,8 +65,9 @@ class StepBudget:
     def measured(self, rows: int, elapsed_ns: int) -> None:
         """Take account of a step."""
         cost = elapsed_ns / rows
-        # Up at once, down slowly: a batch too long breaks the promise to others, one too short costs a step.
-        self._cost_ns = cost if cost > self._cost_ns else 0.9 * self._cost_ns + 0.1 * cost
+        # Up at once, as a batch too long breaks the promise to others; down within a few steps, as a turn costs as much
+        # as ten rows: after a step that the machine interrupted, a strategy with single rows would fall behind.
+        self._cost_ns = cost if cost > self._cost_ns else 0.5 * (self._cost_ns + cost)
         self.rows = max(1, min(int(self._budget_ns / max(self._cost_ns, 1.0)), 2 * self.rows))
 
 
