@@ -213,8 +213,13 @@ async def test_fragmented_messages_are_put_together():
 
 async def test_a_message_may_be_sent_while_another_is_on_its_way():
     left, right = trio.testing.memory_stream_pair()
-    may_go = trio.Event()
-    left.send_stream.send_all_hook = may_go.wait
+    may_go, deliver = trio.Event(), left.send_stream.send_all_hook
+
+    async def deliver_late() -> None:
+        await may_go.wait()
+        await deliver()
+
+    left.send_stream.send_all_hook = deliver_late
     protocols = ClientProtocol(parse_uri("ws://x/")), ServerProtocol()
     for protocol in protocols:
         protocol.state = State.OPEN
