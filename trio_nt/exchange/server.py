@@ -107,14 +107,15 @@ class _Server:
     async def serve(self, stream: trio.SocketStream) -> None:
         try:
             received = await self._serve_plain_http(stream)
-            await self._serve_http(stream, received)
+            if received is not None:
+                await self._serve_http(stream, received)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the client has gone; its orders stay
         finally:
             await trio.aclose_forcefully(stream)
 
-    async def _serve_plain_http(self, stream: trio.SocketStream) -> bytearray:
-        """Answer requests as long as they are plain; what was received and not answered."""
+    async def _serve_plain_http(self, stream: trio.SocketStream) -> bytearray | None:
+        """Answer requests as long as they are plain; what was received and not answered, None if nothing more is."""
         received = bytearray()
         while True:
             request = http1.read_request(received, largest_body=LARGEST_BODY)
@@ -125,8 +126,9 @@ class _Server:
                 received += chunk
             elif isinstance(request, http1.Request):
                 del received[: request.size]
-                response = self._api.handle(Request(request.method, request.target, request.headers, request.body))
-                await stream.send_all(http1.response_bytes(response.status, _headers(response), response.body))
+                asked = Request(request.method, request.target, request.headers, request.body)
+                if not await self._respond(stream, asked, _plain_bytes):
+                    return None
             else:
                 return received
 
@@ -281,6 +283,10 @@ def _response_bytes(connection: h11.Connection, response: Response) -> bytes:
     head = connection.send(h11.Response(status_code=response.status, headers=list(_headers(response)), reason=b""))
     body = connection.send(h11.Data(data=response.body)) if response.body else b""
     return b"".join((head or b"", body or b"", connection.send(h11.EndOfMessage()) or b""))
+
+
+def _plain_bytes(response: Response) -> bytes:
+    return http1.response_bytes(response.status, _headers(response), response.body)
 
 
 def _headers(response: Response) -> tuple[tuple[str, str], ...]:
