@@ -1,6 +1,7 @@
 """Events and columns in memory as sources for replay: tests, generated data, data read by someone else."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from decimal import Decimal
 from itertools import groupby
 from pathlib import Path
@@ -66,7 +67,9 @@ class ColumnSource:
             last = int(block["ts_init"][-1])
 
     def again(self) -> "ColumnSource":
-        return ColumnSource(self._blocks, list(self.symbols))
+        again = copy(self)  # the blocks are complete and checked: they are shared
+        again.statistics = FileStatistics(_NAME, _NAME)
+        return again
 
     def pieces(self) -> Iterator[Columns]:
         for block in self._blocks:
