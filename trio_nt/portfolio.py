@@ -15,7 +15,7 @@ from decimal import Decimal
 
 import attrs
 
-from trio_nt.model.instruments import Instruments
+from trio_nt.model.instruments import Instruments, Side
 from trio_nt.model.money import EXACT, ZERO, Money
 from trio_nt.model.orders import Fill
 from trio_nt.model.positions import FLAT, Ledger, Position
@@ -78,17 +78,25 @@ class Portfolio:
 
         Booking the same fill twice doubles it: the order table tells executions apart.
         """
-        ledger = self._ledger(fill.strategy_id)
-        for each in (ledger, self.account):
-            each.book(fill.instrument, fill.side, fill.quantity, fill.price, fill.fee, fill.fee_currency)
+        strategy_id, key, side, quantity, price = (
+            fill.strategy_id, fill.instrument, fill.side, fill.quantity, fill.price
+        )  # fmt: skip
+        ledger = self._ledger(strategy_id)
+        ledger.book(key, side, quantity, price, fill.fee, fill.fee_currency)
+        self.account.book(key, side, quantity, price, fill.fee, fill.fee_currency)
         if mid is not None:
-            instrument = self._instruments[fill.instrument]
-            cost = -instrument.profit(fill.signed_quantity, fill.price, mid)
+            instrument = self._instruments[key]
+            # The profit of the other side of the trade is what this side paid.
+            cost = instrument.profit(quantity if side is Side.SELL else -quantity, price, mid)
             self._account_half_spread.add(instrument.settlement, cost)
-            self._half_spread[fill.strategy_id].add(instrument.settlement, cost)
+            self._half_spread[strategy_id].add(instrument.settlement, cost)
         self.fills += 1
         if self._keep_fills:
-            self.fills_by_order.setdefault(fill.client_order_id, []).append(fill)
+            fills = self.fills_by_order.get(fill.client_order_id)
+            if fills is None:
+                self.fills_by_order[fill.client_order_id] = [fill]
+            else:
+                fills.append(fill)
         self._state = None
 
     def adopt_position(

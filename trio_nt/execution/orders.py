@@ -39,6 +39,7 @@ from trio_nt.model.orders import (
     UpdateKind,
 )
 
+_add, _multiply = EXACT.add, EXACT.multiply
 _S = OrderState
 _UNSENT = (_S.INTENDED, _S.SENT, _S.UNKNOWN, _S.ABANDONED)  # the venue has not yet said that it has the order
 _LIVE = (_S.ACCEPTED, _S.PARTIALLY_FILLED)
@@ -239,8 +240,8 @@ class OrderTable:
         # Not the other way round: a fill of an order's former link must not bring its former id back.
         order.broker_order_id = order.broker_order_id or update.broker_order_id
         quantity, price = execution.quantity, execution.price
-        order.filled_quantity = EXACT.add(order.filled_quantity, quantity)
-        order.filled_notional = EXACT.add(order.filled_notional, EXACT.multiply(quantity, price))
+        order.filled_quantity = _add(order.filled_quantity, quantity)
+        order.filled_notional = _add(order.filled_notional, _multiply(quantity, price))
         following = _FILLS[order.state]
         complete = order.filled_quantity >= order.quantity
         if complete and (update.kind is UpdateKind.FILLED or order_id not in self._replace_pending):

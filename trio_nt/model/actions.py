@@ -7,7 +7,7 @@ leave it to the engine. ``strategy_id`` is the engine's to fill in.
 from collections.abc import Iterable
 from decimal import Decimal
 from enum import Enum
-from typing import TypeAlias, TypedDict, Unpack
+from typing import Any, TypeAlias, TypedDict, Unpack
 
 import attrs
 import numpy as np
@@ -83,6 +83,8 @@ class Signal:
     def __attrs_post_init__(self) -> None:
         if self.side is not None and self.quantity <= 0:
             raise ValueError(f"quantity must be above 0, was {self.quantity}")
+        if self.order_type is OrderType.MARKET and self.limit_price is None and self.stop_price is None:
+            return
         for name, price, needed in (
             ("limit_price", self.limit_price, self.order_type.needs_limit),
             ("stop_price", self.stop_price, self.order_type.needs_stop),
@@ -191,7 +193,7 @@ def as_actions(returned: object) -> tuple[Action, ...]:
     """
     if returned is None:
         return ()
-    if isinstance(returned, (Signal, Cancel, Replace)):
+    if type(returned) is Signal or isinstance(returned, (Signal, Cancel, Replace)):
         return (returned,)
     if isinstance(returned, Iterable) and not isinstance(returned, (str, bytes)):
         actions = tuple(returned)
@@ -208,16 +210,21 @@ def stamped(action: Action, strategy_id: str, row: int) -> Action:
     Copied field by field: its values were checked when it was made.
     """
     kind = type(action)
-    copy = object.__new__(kind)
-    for name in _FIELDS[kind]:
-        _set(copy, name, getattr(action, name))
-    _set(copy, "strategy_id", strategy_id)
-    _set(copy, "row", row)
+    copy: Action = _new(kind)
+    members, set_strategy_id, set_row = _MEMBERS[kind]
+    for get, put in members:
+        put(copy, get(action))
+    set_strategy_id(copy, strategy_id)
+    set_row(copy, row)
     return copy
 
 
-_set = object.__setattr__
-_FIELDS = {
-    kind: tuple(field.name for field in attrs.fields(kind) if field.name not in ("strategy_id", "row"))
-    for kind in (Signal, Cancel, Replace)
-}
+def _members(kind: type) -> tuple[list[tuple[Any, Any]], Any, Any]:
+    """How to read and write the slots of a class of actions, but for the two that are the engine's."""
+    slots = {field.name: getattr(kind, field.name) for field in attrs.fields(kind)}
+    set_strategy_id, set_row = slots.pop("strategy_id").__set__, slots.pop("row").__set__
+    return [(member.__get__, member.__set__) for member in slots.values()], set_strategy_id, set_row
+
+
+_new: Any = object.__new__
+_MEMBERS = {kind: _members(kind) for kind in (Signal, Cancel, Replace)}

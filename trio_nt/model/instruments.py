@@ -15,6 +15,8 @@ import numpy as np
 from trio_nt.model.calendar import ALWAYS_OPEN, Calendar
 from trio_nt.model.money import EXACT, ZERO, ceil_to, floor_to, round_down, to_decimal
 
+_multiply, _subtract = EXACT.multiply, EXACT.subtract
+
 
 class InstrumentKind(Enum):
     SPOT = "spot"
@@ -94,16 +96,16 @@ class Instrument:
 
     def notional(self, quantity: Decimal, price: Decimal) -> Decimal:
         """What ``quantity`` is worth at ``price``, in ``settlement``, with the sign of ``quantity``."""
-        size = EXACT.multiply(quantity, self.multiplier)
+        size = _multiply(quantity, self.multiplier)
         if self.kind is InstrumentKind.INVERSE:
             return EXACT.divide(size, price)
-        return EXACT.multiply(size, price)
+        return _multiply(size, price)
 
     def profit(self, quantity: Decimal, entry: Decimal, exit: Decimal) -> Decimal:
         """What a signed ``quantity`` entered at ``entry`` gained at ``exit``, before fees, in ``settlement``."""
         if self.kind is InstrumentKind.INVERSE:
             return EXACT.subtract(self.notional(quantity, entry), self.notional(quantity, exit))
-        return EXACT.multiply(EXACT.multiply(quantity, self.multiplier), EXACT.subtract(exit, entry))
+        return _multiply(_multiply(quantity, self.multiplier), _subtract(exit, entry))
 
 
 InstrumentKey: TypeAlias = str | int | np.integer[Any] | Instrument
@@ -158,7 +160,8 @@ class Instruments:
         raise KeyError(f"unknown instrument {key!r}; known: {', '.join(self._index_by_id) or 'none'}")
 
     def __getitem__(self, key: InstrumentKey) -> Instrument:
-        return self._all[self.index(key)]
+        found = self._index_by_id.get(key) if type(key) is str else None  # as a rule it is an id
+        return self._all[self.index(key) if found is None else found]
 
     def __contains__(self, key: object) -> bool:
         try:

@@ -18,6 +18,7 @@ ZERO = Decimal(0)
 # Wide enough for the product of any price, quantity and multiplier in use; fixed, so that no caller's context
 # can change what an engine books.
 EXACT = Context(prec=50, rounding=ROUND_HALF_EVEN)
+_add, _divide, _multiply = EXACT.add, EXACT.divide, EXACT.multiply
 
 
 def to_decimal(value: Number, name: str = "value") -> Decimal:
@@ -29,7 +30,11 @@ def to_decimal(value: Number, name: str = "value") -> Decimal:
         TypeError: not a number (a bool is none).
         ValueError: NaN, infinite, or a string that is no number.
     """
-    if isinstance(value, Decimal):
+    if type(value) is float:
+        result = Decimal(repr(value))
+    elif type(value) is int:
+        return Decimal(value)
+    elif isinstance(value, Decimal):
         result = value
     elif isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be a number, was {value!r}")
@@ -70,8 +75,7 @@ def nearest(value: Decimal, step: Decimal) -> Decimal:
 
 
 def _on_step(value: Decimal, step: Decimal, rounding: str) -> Decimal:
-    count = EXACT.divide(value, step).to_integral_value(rounding=rounding)
-    return EXACT.multiply(count, step)
+    return _multiply(_divide(value, step).to_integral_value(rounding=rounding), step)
 
 
 class Money(Mapping[str, Decimal]):
@@ -83,7 +87,10 @@ class Money(Mapping[str, Decimal]):
         self._amounts: dict[str, Decimal] = dict(amounts or {})
 
     def add(self, currency: str, amount: Decimal) -> None:
-        self._amounts[currency] = EXACT.add(self._amounts.get(currency, ZERO), amount)
+        if amount:
+            self._amounts[currency] = _add(self._amounts.get(currency, ZERO), amount)
+        elif currency not in self._amounts:
+            self._amounts[currency] = amount
 
     def __getitem__(self, currency: str) -> Decimal:
         return self._amounts.get(currency, ZERO)

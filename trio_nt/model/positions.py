@@ -13,6 +13,8 @@ import attrs
 from trio_nt.model.instruments import Instrument, InstrumentKind, Instruments, Side
 from trio_nt.model.money import EXACT, ZERO, Money
 
+_add, _subtract = EXACT.add, EXACT.subtract
+
 
 @attrs.frozen
 class Position:
@@ -26,19 +28,21 @@ class Position:
 
         An inverse contract's average is harmonic (of 1 / price), so that closing at the average gains nothing.
         """
-        quantity = EXACT.add(self.quantity, signed_quantity)
-        if self.quantity * signed_quantity >= 0:
+        held = self.quantity
+        if not held:
+            return Position(signed_quantity, price), ZERO
+        quantity = _add(held, signed_quantity)
+        was_long = held > 0
+        if was_long is (signed_quantity > 0):
             return Position(quantity, self._average(instrument, signed_quantity, price)), ZERO
-        closed = min(abs(self.quantity), abs(signed_quantity)).copy_sign(self.quantity)
+        flipped = bool(quantity) and was_long is not (quantity > 0)
+        closed = -signed_quantity if quantity and not flipped else held
         realised = instrument.profit(closed, self.average_price, price)
-        if quantity == 0:
+        if not quantity:
             return FLAT, realised
-        flipped = quantity * self.quantity < 0
         return Position(quantity, price if flipped else self.average_price), realised
 
     def _average(self, instrument: Instrument, signed_quantity: Decimal, price: Decimal) -> Decimal:
-        if self.quantity == 0:
-            return price
         total = EXACT.add(self.quantity, signed_quantity)
         if instrument.kind is InstrumentKind.INVERSE:
             inverse = EXACT.add(EXACT.divide(self.quantity, self.average_price), EXACT.divide(signed_quantity, price))
@@ -69,14 +73,20 @@ class Ledger:
     ) -> Decimal:
         """Book one execution; the realised profit before fees, in the instrument's settlement currency."""
         instrument = self._instruments[instrument_id]
+        currency, kind = instrument.settlement, instrument.kind
         signed = quantity if side is Side.BUY else -quantity
-        self._positions[instrument_id], realised = self.position(instrument_id).after(instrument, signed, price)
-        if instrument.kind in (InstrumentKind.SPOT, InstrumentKind.EQUITY):
-            self.cash.add(instrument.settlement, -instrument.notional(signed, price))
+        before = self._positions.get(instrument_id, FLAT)
+        self._positions[instrument_id], realised = before.after(instrument, signed, price)
+        if kind is InstrumentKind.SPOT or kind is InstrumentKind.EQUITY:
+            paid = -instrument.notional(signed, price)
         else:
-            self.cash.add(instrument.settlement, realised)
-        self.realised.add(instrument.settlement, realised)
-        self.cash.add(fee_currency, -fee)
+            paid = realised
+        if fee_currency == currency:
+            self.cash.add(currency, _subtract(paid, fee))
+        else:
+            self.cash.add(currency, paid)
+            self.cash.add(fee_currency, -fee)
+        self.realised.add(currency, realised)
         self.fees.add(fee_currency, fee)
         return realised
 
