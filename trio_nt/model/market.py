@@ -6,6 +6,7 @@ counted, shown in no event handler, left out of ``batch.quotes`` and ``batch.tra
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -253,7 +254,8 @@ def events_by_row(columns: Columns, ids: Sequence[str]) -> list[MarketEvent | No
             continue
         instruments = [ids[index] for index in columns["instrument"][rows].tolist()]
         values = (columns[name][rows].tolist() for name in names)
-        made: Iterable[MarketEvent] = map(event_type._make, zip(instruments, *values, strict=True))
+        # `_make` does the same by way of a Python function.
+        made: Iterable[MarketEvent] = map(tuple.__new__, repeat(event_type), zip(instruments, *values, strict=True))
         if len(rows) == len(events):
             return list(made)
         for row, event in zip(rows.tolist(), made, strict=True):

@@ -5,6 +5,8 @@ Rules
 - Rows are shown in windows. A window ends before the first row that its own consequences could have changed: at
   start + order latency + report latency, or at the next report, whichever comes first; it holds at least one row.
   So a batch strategy decides the same as one that is shown single rows.
+- Where closed-loop strategies have plain per-event handlers alone, rows pass one by one, until something happens
+  (``events.py``): then no window is shorter than it must be.
 - A strategy with ``open_loop`` reads nothing that its actions change. It is shown whole blocks, ahead of the others;
   what it wants is decided in its turn all the same.
 - Where a closed-loop strategy has ``async`` handlers every window is one row: a handler may sleep on any of them.
@@ -19,10 +21,11 @@ from functools import partial
 from typing import NamedTuple, TypeAlias
 
 from trio_nt.desk import Desk
-from trio_nt.features.pipeline import FeaturePipeline
+from trio_nt.features.pipeline import FeaturePipeline, compiler_is_loaded
 from trio_nt.model.actions import Action, Cancel
 from trio_nt.model.events import OrderEvent
 from trio_nt.model.market import Columns
+from trio_nt.replay.events import EventLoop
 from trio_nt.replay.prices import ReferencePrices
 from trio_nt.replay.rows import BEFORE_ROWS, END_OF_TIME, BlockRows, Key, Place, numbered
 from trio_nt.replay.seats import Call, Run, Seat
@@ -85,6 +88,10 @@ class ReplayDriver:
             self._ahead = []
         self._closed = [seat for seat in self.seats if seat not in self._ahead]
         self._single_rows = single_rows or any(seat.runner.is_async for seat in self._closed)
+        serves = not single_rows and all(map(EventLoop.serves, self._closed))
+        self._events = EventLoop(self._closed, len(desk.instruments)) if self._closed and serves else None
+        self._timers = [seat.runner.timers_set for seat in self.seats]
+        self._may_sleep = any(seat.runner.is_async for seat in self.seats)
         self._decided: deque[Move] = deque()  # of strategies that are ahead, for places that are not reached yet
         self._pipeline = pipeline
         self._compile_tried = False
@@ -116,7 +123,8 @@ class ReplayDriver:
         self.rows += len(rows)
         self.venue.open_block(rows, end)
         self.prices.open_block(rows)
-        if self._pipeline.plan.requested and self.rows > COMPILE_AFTER_ROWS and not self._compile_tried:
+        worth_it = self.rows > COMPILE_AFTER_ROWS or compiler_is_loaded()
+        if self._pipeline.plan.requested and worth_it and not self._compile_tried:
             self._compile_tried = True
             self._pipeline.prepare()
         values = self._pipeline.compute(columns) if self._pipeline.plan.requested else None
@@ -131,6 +139,12 @@ class ReplayDriver:
         for seat in self._ahead:
             yield from self._hear(seat, self._window(seat, 0, len(rows)), moves)
         self._decided.extend(sorted(moves, key=_priority))
+        if self._events is not None:
+            self._events.open_block(rows)
+            while self._events.row < len(rows):
+                yield from self._until(rows.key(self._events.row))
+                self._show_events(self._events)
+            return
         start = 0 if self._closed else len(rows)
         while start < len(rows):
             yield from self._until(rows.key(start))
@@ -157,10 +171,31 @@ class ReplayDriver:
         moves: list[Move] = []
         for seat in self._closed:
             yield from self._hear(seat, self._window(seat, start, stop), moves)
+        self._act_on_rows(moves, stop)
+
+    def _act_on_rows(self, moves: list[Move], stop: int) -> None:
+        """Have risk decide on what the rows before ``stop`` caused, and on what was decided ahead for them."""
         self._now_ns, row, _ = self._rows.key(stop - 1)
         while self._decided and self._decided[0][:2] <= (self._now_ns, row):
             moves.append(self._decided.popleft())
         self._act_all(moves)
+
+    def _show_events(self, events: EventLoop) -> None:
+        """Show rows one by one until something happens that strategies could hear of."""
+        times, base = self._rows.times, self._rows.base
+        stop, happened = events.show(self._quiet_until(events.row), self.venue.round_trip_ns)
+        self._act_on_rows([Move(times[row], base + row, seat.turn, action) for row, seat, action in happened], stop)
+
+    def _quiet_until(self, start: int) -> int:
+        """The first row after ``start`` that news or a timer could come before, if no strategy acts until then."""
+        rows, times = self._rows, self._rows.times
+        stop, news = len(rows), self.venue.earliest_report(start)
+        if news is not None:
+            stop = min(stop, max(rows.before(news), start + 1))
+        if self._decided:
+            stop = min(stop, bisect_left(times, self._decided[0].at_ns + self.venue.round_trip_ns, start + 1))
+        timer = self._next_call()
+        return stop if timer is None else min(stop, bisect_left(times, timer, start + 1))
 
     # -- reports, timers, and what was decided ahead --
 
@@ -169,8 +204,9 @@ class ReplayDriver:
         while True:
             floor = key
             if self._decided:
-                at_ns, row = self._decided[0][:2]
-                floor = min(floor, (at_ns, row, 0))
+                decided = self._decided[0]
+                if (decided.at_ns, decided.row, 0) < floor:
+                    floor = decided.at_ns, decided.row, 0
             timer = None if key == END_OF_TIME else self._next_call()
             if timer is not None:
                 floor = min(floor, (timer, BEFORE_ROWS, 0))
@@ -184,6 +220,8 @@ class ReplayDriver:
                 yield from self._reach(Place(*floor[:2]))
 
     def _next_call(self) -> int | None:
+        if not self._may_sleep and not any(self._timers):
+            return None
         times = [at_ns for seat in self.seats if (at_ns := seat.next_call_ns) is not None]
         return min(times, default=None)
 
@@ -201,7 +239,7 @@ class ReplayDriver:
         moves: list[Move] = []
         for event in events:
             seat = self._seat_by_id.get(event.strategy_id)
-            if seat is not None:
+            if seat is not None and seat.runner.hears_orders:
                 yield from self._hear(seat, partial(seat.runner.order_event, event, at_ns, BEFORE_ROWS), moves, place)
         self._act_all(moves)
 

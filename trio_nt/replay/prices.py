@@ -4,9 +4,14 @@ from bisect import bisect_left
 from decimal import Decimal
 from typing import Protocol
 
+import numpy as np
+
 from trio_nt.model.money import EXACT, to_decimal
 from trio_nt.model.prices import PRICE_FIELDS, PricingRows
 from trio_nt.replay.rows import BlockRows
+
+_TWO = Decimal(2)
+_MANY = 200  # rows: from here on NumPy finds the last of each instrument sooner than a dictionary
 
 
 class PriceListener(Protocol):
@@ -15,7 +20,7 @@ class PriceListener(Protocol):
 
 def middle(bid: float, ask: float) -> Decimal:
     """The mid price, exactly."""
-    return EXACT.divide(EXACT.add(to_decimal(bid), to_decimal(ask)), Decimal(2))
+    return EXACT.divide(EXACT.add(to_decimal(bid), to_decimal(ask)), _TWO)
 
 
 class ReferencePrices:
@@ -27,13 +32,21 @@ class ReferencePrices:
         self._pricing = PricingRows(instruments)
         self._rows: BlockRows | None = None
         self._priced: list[int] = []  # rows of the block that price their instrument
+        self._pairs: dict[int, tuple[list[float], list[float]]] = {}  # columns of the low and the high price, by kind
+        self._kinds: list[int] | None = None  # None: all rows are of the one kind that `_pairs` has
         self._shown = 0
 
     def open_block(self, rows: BlockRows) -> None:
         """Show what is left of the block before, and go on to the next."""
         self.show_rest()
         self._rows, self._shown = rows, 0
-        self._priced = self._pricing.find(rows.block.columns).tolist()
+        columns = rows.block.columns
+        self._priced = self._pricing.find(columns).tolist()
+        kinds = np.unique(columns["kind"]).tolist()
+        self._pairs = {
+            kind: (rows.values(low), rows.values(high)) for kind in kinds for low, high in [PRICE_FIELDS[kind]]
+        }
+        self._kinds = None if len(kinds) == 1 else columns["kind"].tolist()
 
     def show_rest(self) -> None:
         """Show the block to its end."""
@@ -42,14 +55,23 @@ class ReferencePrices:
 
     def show(self, stop: int) -> None:
         """Show the rows before ``stop``."""
-        end = bisect_left(self._priced, stop, self._shown)
-        if end == self._shown or self._rows is None:
+        priced, shown, rows = self._priced, self._shown, self._rows
+        if rows is None or shown == len(priced) or priced[shown] >= stop:
             return
-        rows, columns = self._rows, self._rows.block.columns
-        latest = {rows.instrument[row]: row for row in self._priced[self._shown : end]}
+        end = bisect_left(priced, stop, shown)
+        instrument, times, kinds, listener = rows.instrument, rows.times, self._kinds, self._listener
+        if end - shown > _MANY:
+            part = priced[shown:end]
+            last = np.full(len(rows.block.instruments), -1)
+            last[rows.block.columns["instrument"][part]] = part  # of rows of one instrument the last one stays
+            latest = {instrument[row]: row for row in np.sort(last[last >= 0]).tolist()}
+        else:
+            latest = {instrument[row]: row for row in priced[shown:end]}
+        if kinds is None:
+            (pair,) = self._pairs.values()
         for index, row in latest.items():
-            low, high = PRICE_FIELDS[int(columns["kind"][row])]
-            bid, ask = float(columns[low][row]), float(columns[high][row])
-            self._listener(index, bid, ask, rows.times[row])
-            self.last[index] = (bid, ask)
+            lows, highs = pair if kinds is None else self._pairs[kinds[row]]
+            price = lows[row], highs[row]
+            listener(index, *price, times[row])
+            self.last[index] = price
         self._shown = end

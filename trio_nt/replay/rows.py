@@ -39,19 +39,39 @@ class Place(NamedTuple):
 class BlockRows:
     """One block: plain lists, and the good quotes of each instrument. ``base`` is the run-wide number of row 0."""
 
-    __slots__ = ("_quotes", "base", "block", "flags", "instrument", "is_bars", "times")
+    __slots__ = ("_flags", "_instrument", "_quotes", "_values", "base", "block", "is_bars", "times")
 
     def __init__(self, block: Block, base: int) -> None:
         self.block = block
         self.base = base
         self.times = block.times
         self.is_bars = "open" in block.columns
-        self.instrument: list[int] = block.columns["instrument"].tolist()
-        self.flags: list[int] = block.columns["flags"].tolist()
         self._quotes: dict[int, list[int]] | None = None
+        self._values: dict[str, list[float]] = {}
+        self._instrument: list[int] | None = None
+        self._flags: list[int] | None = None
 
     def __len__(self) -> int:
         return len(self.times)
+
+    @property
+    def instrument(self) -> list[int]:
+        if self._instrument is None:
+            self._instrument = self.block.columns["instrument"].tolist()
+        return self._instrument
+
+    @property
+    def flags(self) -> list[int]:
+        if self._flags is None:
+            self._flags = self.block.columns["flags"].tolist()
+        return self._flags
+
+    def values(self, name: str) -> list[float]:
+        """A column of numbers as a list: reading one of it costs a tenth of reading it from the array."""
+        found = self._values.get(name)
+        if found is None:
+            found = self._values[name] = self.block.columns[name].tolist()
+        return found
 
     def key(self, row: int) -> Key:
         return self.times[row], self.base + row, 0
@@ -69,9 +89,11 @@ class BlockRows:
         if self._quotes is None:
             columns = self.block.columns
             rows = np.flatnonzero((columns["kind"] == QUOTE) & (columns["flags"] == 0))
-            self._quotes = {}
-            for row in rows.tolist():
-                self._quotes.setdefault(self.instrument[row], []).append(row)
+            instruments = columns["instrument"][rows]
+            order = np.argsort(instruments, kind="stable")
+            present, starts = np.unique(instruments[order], return_index=True)
+            parts = np.split(rows[order], starts[1:])
+            self._quotes = {index: part.tolist() for index, part in zip(present.tolist(), parts, strict=False)}
         return self._quotes
 
     def last_quote(self, index: int, before: int) -> Touch | None:
@@ -82,10 +104,10 @@ class BlockRows:
 
     def touch(self, row: int) -> Touch:
         """A quote row as the exchange takes it."""
-        bid, ask, bid_size, ask_size = (
-            float(self.block.columns[name][row]) for name in ("bid", "ask", "bid_size", "ask_size")
+        values = self.values
+        return Touch(
+            values("bid")[row], values("ask")[row], values("bid_size")[row], values("ask_size")[row], self.times[row]
         )
-        return Touch(bid, ask, bid_size, ask_size, self.times[row])
 
 
 def numbered(blocks: Iterable[Columns], instruments: Instruments) -> Iterator[tuple[BlockRows, Key]]:

@@ -99,6 +99,14 @@ class Seat:
         self._failed_now = False
         return caused, failed
 
+    def fail(self, error: Exception) -> None:
+        """A handler raised this: the strategy is called no more."""
+        if self._raise_errors:
+            raise error
+        self.failure, self.traceback = in_one_line(error), with_traceback(error)
+        self._backlog.clear()
+        self.runner.context.log.error("failed and is stopped: %s", self.failure)
+
     def _go_on(self, steps: Steps, wake: Wake | None) -> Run:
         strategy_id = self.runner.strategy_id
         try:
@@ -111,11 +119,7 @@ class Seat:
                 request = Handler(strategy_id, steps.send(answer))
         except StopIteration:
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - what a strategy raises ends that strategy
             steps.close()
-            if self._raise_errors:
-                raise
-            self.failure, self.traceback = in_one_line(error), with_traceback(error)
+            self.fail(error)
             self._failed_now = True
-            self._backlog.clear()
-            self.runner.context.log.error("failed and is stopped: %s", self.failure)

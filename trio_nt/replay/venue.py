@@ -35,6 +35,8 @@ class LocalNews(NamedTuple):
     event: OrderEvent
 
 
+_LOOK_AHEAD = 256  # rows; it is asked anew after these
+
 Instruction: TypeAlias = SubmitOrder | CancelOrder | ReplaceOrder | LocalNews
 
 
@@ -82,6 +84,25 @@ class ReplayVenue:
     def next_report(self) -> Key | None:
         return self._reports[0][0] if self._reports else None
 
+    def earliest_report(self, row: int) -> Key | None:
+        """The earliest key at which it could report, if nothing is sent to it any more; None where it will not.
+
+        ``row``: the next row of the block that strategies will see.
+        """
+        keys = [self._reports[0][0]] if self._reports else []
+        if self._arrivals:
+            at_ns, after_row, _ = self._arrivals[0][0]
+            keys.append((*Place(at_ns, after_row).later(self.report_latency_ns), 0))
+        if self.exchange.working_count and self._rows is not None:
+            rows, working = self._rows, self.exchange.working_instruments
+            first = max(self._row, row)
+            stop = min(first + _LOOK_AHEAD, len(rows))
+            while first < stop and (rows.flags[first] or not working[rows.instrument[first]]):
+                first += 1
+            if first < len(rows):
+                keys.append((*Place(rows.times[first], rows.base + first).later(self.report_latency_ns), 1))
+        return min(keys, default=None)
+
     def pop_report(self) -> tuple[Key, Delivery | LocalNews]:
         return heapq.heappop(self._reports)
 
@@ -102,6 +123,8 @@ class ReplayVenue:
 
         ``floor``: the earliest key at which a strategy may act next. A report found on the way lowers it.
         """
+        if not self._arrivals and not self.exchange.working_count:
+            return
         horizon = min(self._horizon(floor), self._end)
         while True:
             if self._reports:
@@ -124,12 +147,14 @@ class ReplayVenue:
             return False
         working, instrument, flags = self.exchange.working_instruments, rows.instrument, rows.flags
         stop = rows.before(limit)
+        if self._row >= stop:
+            return False
         for row in range(self._row, stop):
             if not flags[row] and working[instrument[row]]:
                 updates = self._show(rows, row)
                 if updates:
                     self._row = row + 1
-                    self._report(updates, Place(rows.times[row], rows.base + row), row + 1)
+                    self._report(updates, Place(rows.times[row], rows.base + row))
                     return True
         self._row = max(self._row, stop)
         return False
@@ -163,18 +188,19 @@ class ReplayVenue:
                 updates = self.exchange.replace(
                     client_order_id, quantity=quantity, limit_price=limit_price, now_ns=at_ns
                 )
-        self._report(updates, Place(at_ns, after_row), row)
+        self._report(updates, Place(at_ns, after_row))
 
     def _touch_at(self, index: int, before: int) -> Touch | None:
         """The last good quote of an instrument before a row of this block."""
         touch = self._rows.last_quote(index, before) if self._rows is not None else None
         return self._last_touch.get(index) if touch is None else touch
 
-    def _report(self, updates: list[BrokerUpdate], place: Place, before: int) -> None:
+    def _report(self, updates: list[BrokerUpdate], place: Place) -> None:
         for update in updates:
             mid = None
             if update.execution is not None:
-                touch = self._touch_at(self._instruments.index(update.instrument), before)
+                # The exchange has seen every quote of an instrument since an order of it arrived, and that one's last.
+                touch = self.exchange.last_quote(self._instruments.index(update.instrument))
                 mid = None if touch is None else middle(touch.bid, touch.ask)
             self._push(Delivery(update, mid), place)
 

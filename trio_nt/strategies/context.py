@@ -31,24 +31,24 @@ class _Timer(NamedTuple):
 class Timers:
     """One strategy's timers in market time, earliest first; equal times in the order in which they were set."""
 
-    __slots__ = ("_heap", "_set")
+    __slots__ = ("_set", "heap")
 
     def __init__(self) -> None:
-        self._heap: list[_Timer] = []
+        self.heap: list[_Timer] = []  # to look at; `set` and `pop_due` change it
         self._set = 0
 
     def set(self, name: str, at_ns: int, every_ns: int = 0) -> None:
         self._set += 1
-        heapq.heappush(self._heap, _Timer(at_ns, self._set, name, every_ns))
+        heapq.heappush(self.heap, _Timer(at_ns, self._set, name, every_ns))
 
     def next_ns(self) -> int | None:
-        return self._heap[0].at_ns if self._heap else None
+        return self.heap[0].at_ns if self.heap else None
 
     def pop_due(self, now_ns: int) -> tuple[int, str] | None:
         """Time and name of the earliest timer due by ``now_ns``; a repeating one is set again."""
-        if not self._heap or self._heap[0].at_ns > now_ns:
+        if not self.heap or self.heap[0].at_ns > now_ns:
             return None
-        timer = heapq.heappop(self._heap)
+        timer = heapq.heappop(self.heap)
         if timer.every_ns:
             self.set(timer.name, timer.at_ns + timer.every_ns, timer.every_ns)
         return timer.at_ns, timer.name

@@ -13,18 +13,33 @@ Rules
 import inspect
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple, TypeAlias
 
 from trio_nt.features import FeatureSpec
 from trio_nt.model.actions import Action, as_actions, stamped
 from trio_nt.model.events import Filled, OrderEvent
 from trio_nt.model.instruments import Instruments
-from trio_nt.model.market import Bar, Column, Columns, MarketBatch, MarketEvent, Quote, Trade, events_by_row, read_only
+from trio_nt.model.market import (
+    BAR,
+    QUOTE,
+    TRADE,
+    Bar,
+    Column,
+    Columns,
+    MarketBatch,
+    MarketEvent,
+    Quote,
+    Trade,
+    events_by_row,
+    read_only,
+)
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.context import Desk, StrategyContext, Timers, feature_row_type
 
 Steps: TypeAlias = Generator[Awaitable[Any], Any, None]
 _NO_FEATURES: tuple[Any, ...] = ()
+_EVENT_TYPES: dict[int, type] = {QUOTE: Quote, TRADE: Trade, BAR: Bar}
 BEFORE_ROWS = -1
 
 
@@ -100,10 +115,12 @@ class StrategyRunner:
         self.row = BEFORE_ROWS
         self._timers = Timers()
         self._event_handlers = self._find_event_handlers()
-        self._reads_batches = self._overrides("on_market_data")
+        self.reads_batches = self._overrides("on_market_data")
+        self.hears_orders = self._overrides("on_order") or self._overrides("on_fill")
+        self._instruments = instruments
         self._wanted = self._find_instruments(instruments)
         self._feature_row = feature_row_type(list(self.feature_specs))
-        if self.open_loop and (self._overrides("on_order") or self._overrides("on_fill")):
+        if self.open_loop and self.hears_orders:
             raise TypeError(
                 f"strategy {strategy_id!r} has open_loop = True and handles orders or fills: it cannot do both"
             )
@@ -132,6 +149,17 @@ class StrategyRunner:
             return None
         return frozenset(instruments[name].id for name in ([named] if isinstance(named, str) else named))
 
+    def handler_of(self, kind: int, index: int) -> Callable[[Any, StrategyContext], Any] | None:
+        """The per-event handler that wants good rows of a kind and an instrument, None where none does."""
+        if self._wanted is not None and self._instruments[index].id not in self._wanted:
+            return None
+        return self._event_handlers.get(_EVENT_TYPES[kind])
+
+    @property
+    def timers_set(self) -> Sequence[tuple[Any, ...]]:
+        """The timers that are set, the one that is due first at the front; the same object all the time."""
+        return self._timers.heap
+
     @property
     def next_timer_ns(self) -> int | None:
         return self._timers.next_ns()
@@ -143,7 +171,7 @@ class StrategyRunner:
         if not self.feature_specs:
             return [self._feature_row()] * rows
         columns = [features[name].tolist() for name in self.feature_specs]
-        return list(map(self._feature_row._make, zip(*columns, strict=True)))
+        return list(map(tuple.__new__, repeat(self._feature_row), zip(*columns, strict=True)))
 
     def window(
         self,
@@ -157,9 +185,9 @@ class StrategyRunner:
         """Show rows ``[start, stop)`` of a block, at least one, to the strategy; append what it does to ``out``."""
         self.rows_seen += stop - start
         if not self._event_handlers:
-            if self._reads_batches:
+            if self.reads_batches:
                 yield from self._batches(block, start, stop, features, out)
-        elif not self._reads_batches:
+        elif not self.reads_batches:
             yield from self._events(block, start, stop, feature_rows, out)
         else:
             for row in range(start, stop):
@@ -212,7 +240,7 @@ class StrategyRunner:
                 if handler is None or (wanted is not None and event[0] not in wanted):
                     continue
                 now = times[row]
-                if timers._heap and timers._heap[0].at_ns <= now:
+                if timers.heap and timers.heap[0].at_ns <= now:
                     cause = BEFORE_ROWS
                     yield from self.timers(now, BEFORE_ROWS, out)
                 cause = row
