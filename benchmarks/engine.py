@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 import attrs
 import numpy as np
 
+from benchmarks import engine_live
 from benchmarks.harness import Row, format_value, is_wanted, main, median_of, seconds
 from trio_nt import FeatureSpec, MarketBatch, Quote, Report, Strategy, StrategyContext, cross, ema, replay, target
 from trio_nt.feeds.data import MarketData, from_columns
@@ -386,6 +387,7 @@ def cases(quick: bool) -> Iterator[Row]:
     with one_core():
         yield from engine_cases(rows, runs, not quick, peer_rates(peers, rows, runs))
         yield from day_cases(200_000 if quick else 5_000_000)
+    yield from engine_live.rows(quick)
 
 
 @contextmanager
