@@ -54,7 +54,7 @@ LAYERS: dict[str, str] = {
     " kill features feeds portfolio report risk scheduler stamps storage strategies",
     "engine_report": "engine report strategies",
     "config": "conversion risk strategies",
-    "live": "brokers clock config engine engine_config exchange execution feeds live_safety report risk"
+    "live": "brokers clock config engine engine_config episodes exchange execution feeds live_safety report risk"
     " scheduler stamps strategies",
     # What keeps a live run safe, and stops it.
     "brokers": "execution",
@@ -64,8 +64,10 @@ LAYERS: dict[str, str] = {
     "kill": "storage",
     "kill_command": "brokers clock execution journal_files kill storage",
     "testing": "feeds replay report risk strategies",
-    "trio_nt": "_scheduler_check engine engine_config exchange features feeds metrics portfolio replay report risk"
-    " storage strategies",
+    "episodes": "strategies",
+    "bridge": "engine engine_config event_bus report scheduler strategies",
+    "trio_nt": "_scheduler_check engine engine_config episodes exchange features feeds metrics portfolio replay report"
+    " risk storage strategies",
     # The command line.
     "_scheduler_check": "",
     "interrupt": "",

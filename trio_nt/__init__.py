@@ -1,6 +1,7 @@
 """An event-driven trading engine on Trio structured concurrency.
 
-Users import from here, from ``scheduler`` and from ``trio_nt.testing``; everything else is private.
+Users import from here, from ``scheduler``, from ``trio_nt.testing`` and, beside asyncio or threads, from
+``trio_nt.bridge``; everything else is private.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import trio_nt._scheduler_check  # noqa: F401  # first: it says what is wrong before something else fails
 from trio_nt.engine import Engine, open_engine
 from trio_nt.engine_config import EngineConfig
+from trio_nt.episodes import open_memory
 from trio_nt.errors import (
     EnvironmentFailure,
     ExecutionError,
@@ -75,6 +77,7 @@ from trio_nt.model.events import (
 )
 from trio_nt.model.instruments import Instrument, InstrumentKind, Instruments, Side
 from trio_nt.model.market import Bar, MarketBatch, Quote, Trade
+from trio_nt.model.memory import Episode, MemoryStatistics, Recalled, StrategyMemory
 from trio_nt.model.orders import Fill, Order, OrderState
 from trio_nt.model.reasons import Reason
 from trio_nt.portfolio import PortfolioState
@@ -108,6 +111,7 @@ __all__ = [
     "EngineConfig",
     "EngineMetrics",
     "EnvironmentFailure",
+    "Episode",
     "Event",
     "ExecutionError",
     "Expired",
@@ -125,6 +129,7 @@ __all__ = [
     "JournalError",
     "MarketBatch",
     "MarketSender",
+    "MemoryStatistics",
     "OpenLoopError",
     "Order",
     "OrderEvent",
@@ -137,6 +142,7 @@ __all__ = [
     "PortfolioState",
     "Quote",
     "Reason",
+    "Recalled",
     "Refused",
     "Rejected",
     "Replace",
@@ -150,6 +156,7 @@ __all__ = [
     "SimulatedBroker",
     "Strategy",
     "StrategyContext",
+    "StrategyMemory",
     "StrategyState",
     "StrategyWarning",
     "Supervision",
@@ -175,6 +182,7 @@ __all__ = [
     "obv",
     "open_engine",
     "open_journal",
+    "open_memory",
     "realised_volatility",
     "replay",
     "roc",

@@ -85,6 +85,8 @@ class RunConfig:
         seed: of the simulated venue's market.
         events_per_second: of the simulated venue's market, all instruments together.
         cash: what the simulated account starts with.
+        memory: the SQLite file that keeps what strategies store in ``context.memory``, relative to the configuration
+            file; without it their memories end with the run.
         risk: the account's limits.
         state_folder: where strategies' states are kept from run to run; in a file, relative to it.
         linger_s, stall_timeout_s: see ``EngineConfig``.
@@ -101,6 +103,7 @@ class RunConfig:
     seed: int = 1
     events_per_second: int = attrs.field(default=10_000, validator=attrs.validators.ge(1))
     cash: Mapping[str, Decimal] = attrs.field(factory=DEFAULT_CASH.copy)
+    memory: str | None = None
     risk: RiskLimits = attrs.field(factory=RiskLimits)
     state_folder: Path | None = None
     linger_s: float = attrs.field(default=0.0, validator=attrs.validators.ge(0))
@@ -140,6 +143,8 @@ def load_config(path: Path | str) -> RunConfig:
     if config.journal.file is not None:
         file = folder / config.journal.file
         config = attrs.evolve(config, journal=attrs.evolve(config.journal, file=file))
+    if config.memory is not None:
+        config = attrs.evolve(config, memory=str(folder / config.memory))
     config = attrs.evolve(config, rules=loaded)
     return attrs.evolve(config, strategies=tuple(_strategy(path, number, table) for number, table in enumerate(tables)))
 

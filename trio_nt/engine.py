@@ -45,6 +45,7 @@ from trio_nt.model.broker import Broker
 from trio_nt.model.events import Event, FeedState, Filled, Halted, OrderEvent
 from trio_nt.model.instruments import Instrument
 from trio_nt.model.market import BAR_FIELDS
+from trio_nt.model.memory import MemorySource
 from trio_nt.model.orders import EXTERNAL, BrokerUpdate, Order
 from trio_nt.portfolio import Portfolio, PortfolioState
 from trio_nt.report import Report
@@ -79,6 +80,7 @@ class Engine:
         journal: Journal,
         now_ns: Callable[[], int],
         states: StateStore | None = None,
+        memory: MemorySource | None = None,
     ) -> None:
         self.config = config
         self.instruments = config.instruments
@@ -127,6 +129,7 @@ class Engine:
             decided=lambda: self._risk.decided,
             cancel_working=self._cancel_working,
             states=states,
+            memory=memory,
         )
         self.market.on_stall = self.bars.on_stall = self.supervisor.stalled
 
@@ -616,6 +619,7 @@ async def open_engine(
     strategies: Strategy | Iterable[Strategy] | Mapping[str, Strategy] = (),
     scheduler: Scheduler | None = None,
     journal: Journal | None = None,
+    memory: MemorySource | None = None,
     now_ns: Callable[[], int] = wall_clock_ns,
 ) -> AsyncIterator[Engine]:
     """Open an engine; nothing flows before ``await engine.start()``, and nothing outlives the block.
@@ -627,6 +631,7 @@ async def open_engine(
         scheduler: to share one with other engines or the host; None for one of its own, with collection frozen.
         journal: where intents are recorded before they leave. ``open_journal(path, account=…)``, opened around this
             block, gives one that outlives the process; None keeps them in memory.
+        memory: what strategies remember, see ``open_memory``; None for memories that end with the engine.
         now_ns: the engine's clock, UNIX ns.
 
     Leaving the block closes the engine in order (see ``close``). Cancelling it, or an error in it, cancels everything
@@ -654,7 +659,7 @@ async def open_engine(
         if journal is None:
             journal = MemoryJournal()
         async with trio.open_nursery() as nursery:
-            engine = Engine(config, scheduler, nursery, broker, list(feeds), journal, now_ns, states)
+            engine = Engine(config, scheduler, nursery, broker, list(feeds), journal, now_ns, states, memory)
             for strategy_id, strategy in named.items():
                 engine.add_strategy(strategy_id, strategy)
             try:

@@ -59,6 +59,13 @@ class EventReceiver(Generic[T]):
             raise Lagged(missed)
         return self._events.popleft()
 
+    async def receive_batch(self) -> list[T]:
+        """All events that are there, at least one; otherwise like ``receive``."""
+        batch = [await self.receive()]
+        batch += self._events
+        self._events.clear()
+        return batch
+
     def __aiter__(self) -> Self:
         return self
 

@@ -22,6 +22,7 @@ from trio_nt.clock import wall_clock_ns
 from trio_nt.config import RunConfig
 from trio_nt.engine import Engine, open_engine
 from trio_nt.engine_config import EngineConfig
+from trio_nt.episodes import open_memory
 from trio_nt.errors import EnvironmentFailure, InputError
 from trio_nt.execution.alpaca import open_alpaca
 from trio_nt.execution.transport import TrioTransport
@@ -105,10 +106,11 @@ async def run_async(config: RunConfig, *, stop: Stop | None, progress: Progress)
         account = await broker.account()
         journal = await stack.enter_async_context(open_run_journal(config, venue.url, account.number))
         await stack.enter_async_context(open_run_watchdog(config, venue.url, Path(journal.place)))
+        memory = None if config.memory is None else await stack.enter_async_context(open_memory(config.memory))
         if engine_core is not None:  # only now: the processes above shall run on either core
             stack.enter_context(pin_thread([engine_core]))
         async with open_engine(
-            engine_config, feeds=[feed], broker=broker, strategies=strategies, journal=journal
+            engine_config, feeds=[feed], broker=broker, strategies=strategies, journal=journal, memory=memory
         ) as engine:
             report = await _trade(engine, config, stop, progress)
             if venue.is_simulated:
@@ -169,7 +171,11 @@ async def _show_progress(engine: Engine, config: RunConfig, progress: Progress) 
 
 async def _measure_frames(engine: Engine) -> None:
     """Build a frame of the last rows now and then, as a dashboard would, and record how long it takes."""
-    async with engine.open_history(depth=FRAME_ROWS) as history:
+    async with AsyncExitStack() as stack:
+        try:
+            history = await stack.enter_async_context(engine.open_history(depth=FRAME_ROWS))
+        except trio.ClosedResourceError:  # the end was asked for while the engine started
+            return
         number = 0
         while True:
             await trio.sleep(FRAME_EVERY_S)

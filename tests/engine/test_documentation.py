@@ -1,6 +1,7 @@
 """What the documentation shows runs as it is written."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
+EXAMPLES = sorted(path for path in (ROOT / "docs" / "examples").glob("*.py") if path.stem != "web")  # see test_hosts
 FILE = re.compile(r"`(\w+\.py)`:\n\n```python\n(.*?)```", re.DOTALL)
 
 
@@ -40,6 +41,24 @@ def test_the_readmes_strategy_and_test_pass_as_typed_in(tmp_path: Path) -> None:
                       "--set", "fast=5", "--orders", "orders.csv")  # fmt: skip
     assert replayed.returncode == 0, replayed.stderr
     assert (tmp_path / "orders.csv").stat().st_size > 1_000
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_tutorial_work_one_after_the_other_in_an_empty_folder(tmp_path: Path) -> None:
+    tutorial = (ROOT / "docs" / "tutorial" / "first-strategy.md").read_text()
+    (configuration,) = re.findall(r"```toml\n(.*?)```", tutorial, re.DOTALL)
+    commands = [line for block in re.findall(r"```text\n(.*?)```", tutorial, re.DOTALL) for line in block.splitlines()]
+    assert [command.split()[:2] for command in commands] == [
+        ["trio-nt", "init"], ["python", "-m"], ["trio-nt", "sample"], ["trio-nt", "replay"], ["trio-nt", "replay"],
+        ["trio-nt", "run"], ["trio-nt", "run"],
+    ]  # fmt: skip
+    (tmp_path / "my_run.toml").write_text(configuration.replace("duration_s = 60", "duration_s = 2"))
+    for command in commands:
+        words = shlex.split(command.replace("--for 20", "--for 2"))
+        program, arguments = words[0], words[1:]
+        result = python(tmp_path, *(["-m", "trio_nt"] if program == "trio-nt" else []), *arguments)
+        assert (result.returncode, result.stderr) == (0, ""), (command, result.stdout)
+        assert "BROKEN" not in result.stdout, (command, result.stdout)
 
 
 def test_the_tutorial_shows_what_init_writes() -> None:

@@ -228,3 +228,11 @@ def test_rules_of_the_users_own_are_loaded_and_asked(folder: Path) -> None:
     ):
         with pytest.raises(InputError, match=re.escape(complaint)):
             load_config(write(folder, f"rules = {wrong}"))
+
+
+def test_the_file_of_memories_is_found_beside_the_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text('memory = "memory.sqlite"\n')
+    assert load_config(path).memory == str(tmp_path / "memory.sqlite")
+    path.write_text("")
+    assert load_config(path).memory is None

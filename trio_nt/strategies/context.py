@@ -9,8 +9,10 @@ from typing import Any, NamedTuple, Protocol
 
 from trio_nt.errors import OpenLoopError
 from trio_nt.model.instruments import InstrumentKey, Instruments
+from trio_nt.model.memory import StrategyMemory
 from trio_nt.model.orders import Order
 from trio_nt.portfolio import PortfolioState
+from trio_nt.strategies.memory import EpisodeMemory
 
 
 class Desk(Protocol):
@@ -71,9 +73,21 @@ class StrategyContext:
 
     ``features``: this row's features by the names of ``Strategy.features()``; NaN during warm-up. In
     ``on_market_data`` features are columns of the batch instead (``batch["name"]``).
+    ``memory``: episodes that this strategy stores and recalls, see ``StrategyMemory``; empty at the start of a replay.
     """
 
-    __slots__ = ("_desk", "_open_loop", "_sleep", "_timers", "features", "instruments", "log", "now_ns", "strategy_id")
+    __slots__ = (
+        "_desk",
+        "_open_loop",
+        "_sleep",
+        "_timers",
+        "features",
+        "instruments",
+        "log",
+        "memory",
+        "now_ns",
+        "strategy_id",
+    )
 
     def __init__(
         self,
@@ -84,10 +98,12 @@ class StrategyContext:
         *,
         open_loop: bool = False,
         sleep: Callable[[int], Awaitable[None]] | None = None,
+        memory: StrategyMemory | None = None,
     ) -> None:
         self.strategy_id = strategy_id
         self.instruments = instruments
         self.features: Any = None
+        self.memory: StrategyMemory = EpisodeMemory() if memory is None else memory
         self.now_ns = 0
         self.log = logging.getLogger(f"trio_nt.strategy.{strategy_id}")
         self._desk = desk

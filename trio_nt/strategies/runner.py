@@ -34,6 +34,7 @@ from trio_nt.model.market import (
     events_by_row,
     read_only,
 )
+from trio_nt.model.memory import StrategyMemory
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.context import Desk, StrategyContext, Timers, feature_row_type
 
@@ -103,6 +104,7 @@ class StrategyRunner:
         desk: Desk,
         *,
         sleep: Callable[[int], Awaitable[None]] | None = None,
+        memory: StrategyMemory | None = None,
     ) -> None:
         if not isinstance(strategy, Strategy):
             raise TypeError(f"a strategy must be an instance of Strategy, was {strategy!r}")
@@ -134,6 +136,7 @@ class StrategyRunner:
             self._timers,
             open_loop=self.open_loop,
             sleep=sleep if self.is_async else None,
+            memory=memory,
         )
 
     def _overrides(self, name: str) -> bool:

@@ -11,11 +11,13 @@ from trio_nt.errors import TrioNTError
 from trio_nt.model.events import OrderEvent, StrategyState, StrategyWarning
 from trio_nt.model.instruments import Instruments
 from trio_nt.model.market import Column
+from trio_nt.model.memory import MemorySource
 from trio_nt.stamps import StageRecorder
 from trio_nt.strategies.actor import BlockCache, FeatureSource, Source, StrategyActor
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.blueprint import Blueprint
 from trio_nt.strategies.context import Desk
+from trio_nt.strategies.memory import MemoriesInMemory
 from trio_nt.strategies.messages import SaveState, UpdateConfig
 from trio_nt.strategies.pacing import Linger
 from trio_nt.strategies.runner import StrategyRunner
@@ -66,6 +68,7 @@ class StrategySupervisor:
         proposals: to risk; ``decided`` says how many of them it has decided on.
         cancel_working: asks for the cancellation of a strategy's working orders.
         states: keeps what strategies want to be saved across runs; None keeps it in memory.
+        memory: where strategies' memories are; None for ones that end with the engine.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class StrategySupervisor:
         decided: Callable[[], int],
         cancel_working: Callable[[str], Awaitable[None]],
         states: StateStore | None = None,
+        memory: MemorySource | None = None,
     ) -> None:
         self.entries: dict[str, SupervisedStrategy] = {}
         self._waiting: dict[str, tuple[Strategy, Supervision]] = {}
@@ -96,6 +100,7 @@ class StrategySupervisor:
         self._decided = decided
         self._cancel_working = cancel_working
         self._states = states
+        self._memory = MemoriesInMemory() if memory is None else memory
         self._linger = Linger(settings.linger_s) if settings.linger_s else None
         self._desk: Desk | None = None
         self._withdrawing = 0
@@ -303,7 +308,8 @@ class StrategySupervisor:
             await trio.sleep(max(0, at_ns - self._now_ns()) / 1e9)
             runner.context.now_ns = max(at_ns, runner.context.now_ns)
 
-        runner = StrategyRunner(strategy_id, strategy, self._instruments, self._desk, sleep=sleep)
+        memory = self._memory.of(strategy_id)  # the same after a restart
+        runner = StrategyRunner(strategy_id, strategy, self._instruments, self._desk, sleep=sleep, memory=memory)
         for _, features, _ in self._rings:
             features.require(runner.feature_specs.values())
         return runner
