@@ -40,7 +40,7 @@ def fails(after_s: float = 0.05) -> Any:
 @pytest.fixture(autouse=True)
 def no_thread_stays() -> Any:
     yield
-    assert [thread.name for thread in threading.enumerate() if "engine" in thread.name] == []
+    assert [thread.name for thread in threading.enumerate() if thread.name == "trio-nt engine"] == []
 
 
 # -- threads --
