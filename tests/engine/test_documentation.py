@@ -19,11 +19,17 @@ def python(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
+def errors(result: "subprocess.CompletedProcess[str]") -> str:
+    """What was said on the error stream, but for warnings of steps that a busy machine made long."""
+    lines = result.stderr.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.rstrip().endswith("without a checkpoint"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_runs(tmp_path: Path, example: Path) -> None:
     result = python(tmp_path, str(example))
-    assert (result.returncode, result.stderr) == (0, "")
+    assert (result.returncode, errors(result)) == (0, "")
     assert result.stdout
 
 
@@ -57,7 +63,7 @@ def test_the_commands_of_the_tutorial_work_one_after_the_other_in_an_empty_folde
         words = shlex.split(command.replace("--for 20", "--for 2"))
         program, arguments = words[0], words[1:]
         result = python(tmp_path, *(["-m", "trio_nt"] if program == "trio-nt" else []), *arguments)
-        assert (result.returncode, result.stderr) == (0, ""), (command, result.stdout)
+        assert (result.returncode, errors(result)) == (0, ""), (command, result.stdout)
         assert "BROKEN" not in result.stdout, (command, result.stdout)
 
 
