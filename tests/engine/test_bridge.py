@@ -98,6 +98,21 @@ def test_a_listener_waits_only_as_long_as_it_says_and_loses_nothing() -> None:
     assert "nothing" in names
 
 
+def test_a_request_for_events_may_follow_a_cancelled_one_at_once() -> None:
+    with open_thread_bridge(engine()) as bridged:
+        events = bridged.events()._events
+        for _ in range(30):
+            first = events.fetch()
+            assert first is not None
+            bridged.submit(pause(0)).result()  # the first waits now
+            assert first.cancel()
+            again = events.fetch()
+            assert again is not None
+            bridged.submit(pause(0)).result()
+            assert not again.done()
+            again.cancel()
+
+
 def test_a_listener_that_falls_behind_is_told_once_and_goes_on() -> None:
     with open_thread_bridge(engine(*[quote("ABC", 10.0)] * 50, event_capacity=10)) as bridged:
         events = bridged.events()

@@ -36,7 +36,7 @@ def test_mean_reversion_buys_what_fell_and_leaves_near_the_average() -> None:
 
 
 def test_the_market_maker_quotes_both_sides_once() -> None:
-    result = run_strategy(MarketMaker(half_spread=0.01), quotes("ABC", mid=[100.0] * 10), **LATENCY)
+    result = run_strategy(MarketMaker(half_spread=0.01), quotes("ABC", mid=[100.0] * 10, every_s=0.002), **LATENCY)
     assert [(order.side.value, order.limit_price) for order in result.orders] == [("buy", 99), ("sell", 101)]
     assert not result.refusals
 
