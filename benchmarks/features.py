@@ -15,9 +15,11 @@ import numpy as np
 import polars
 import talib
 import talipp.indicators as ti
+import trio
 from talipp.ohlcv import OHLCV
 
 from benchmarks.harness import RUNS, Row, main, median_of, percentile, seconds
+from trio_nt import Bar, EngineConfig, Instrument, Instruments, Strategy, StrategyContext, open_engine
 from trio_nt.features import (
     FeatureCache,
     FeaturePipeline,
@@ -327,6 +329,76 @@ def cache(quick: bool) -> Iterator[Row]:
     yield Row(case, "lookup p50", looked * 1e6, "µs")
 
 
+class Wants(Strategy):
+    """Reads a few of the features on every bar of its own instrument."""
+
+    def __init__(self, instrument: str, chosen: list[int]) -> None:
+        self.instruments = instrument
+        self.chosen = chosen
+        self.bars = 0
+
+    def features(self) -> Mapping[str, FeatureSpec]:
+        return {f"f{i}": ONE_EACH[i] for i in self.chosen}
+
+    def on_bar(self, bar: Bar, context: StrategyContext) -> None:
+        self.bars += 1
+
+
+def engine_cache(quick: bool) -> Iterator[Row]:
+    """The same 100 strategies in an engine, and a dashboard that reads each one's features at every batch of bars."""
+    random = np.random.default_rng(3)
+    strategies = {
+        f"s{n:03}": Wants(f"I{random.integers(50)}", random.choice(20, 5, replace=False).tolist()) for n in range(100)
+    }
+    rows = bars(2_000 if quick else 20_000, 50)
+    parts = batches(rows, 100, 1000)
+    names = [f"I{index}" for index in range(50)]
+    prices = ("open", "high", "low", "close", "volume")
+    reads = 0
+
+    class Source:
+        kinds = frozenset({BAR})
+
+        async def run(self, send: Any, *, task_status: Any) -> None:
+            nonlocal reads
+            task_status.started()
+            for part in parts:
+                await send.bars(instrument=part["instrument"], ts_event=0, **{name: part[name] for name in prices})
+                while engine.statistics().features.rows < engine.statistics().bars:
+                    await trio.sleep(0)
+                for strategy in strategies.values():
+                    for i in strategy.chosen:
+                        engine.features.history(strategy.instruments, ONE_EACH[i], 100)
+                        reads += 1
+
+    engine: Any = None
+
+    async def trade() -> None:
+        nonlocal engine
+        described = Instruments(Instrument(id=name, symbol=name) for name in names)
+        config = EngineConfig(instruments=described)
+        async with open_engine(config, feeds=[Source()], strategies=strategies) as engine:
+            await engine.start()
+            await engine.wait()
+
+    trio.run(trade)
+    seen, expected = sum(strategy.bars for strategy in strategies.values()), 0
+    for strategy in strategies.values():
+        expected += int(np.count_nonzero(rows["instrument"] == int(strategy.instruments[1:])))
+    statistics = engine.statistics()
+    cached, asked = statistics.feature_cache, statistics.features
+    if seen != expected or cached.lookups != reads or asked.rows != len(parts) * 100:
+        raise SystemExit(
+            f"the engine lost rows or lookups: {seen} of {expected} bars, {cached.lookups} of {reads} reads"
+        )
+    case = "feature cache of an engine, 100 strategies × 5 of 20"
+    yield Row(case, "hit rate", 100 * cached.hit_rate, "%", gate=80.0, at_most=False, note=f"{reads:,} lookups")
+    yield Row(case, "memory", cached.bytes / 1e6, "MB", gate=50.0)
+    yield Row(
+        case, "requests computed once", 100 * (1 - asked.features / asked.requests), "%", gate=80.0, at_most=False
+    )
+
+
 def memory(quick: bool) -> Iterator[Row]:
     """1,000 instruments × 20 features: streaming state, and histories of 1,000 rows within the cache's bound."""
     case = "1,000 instruments × 20 features × 1,000 rows"
@@ -349,7 +421,7 @@ def memory(quick: bool) -> Iterator[Row]:
         "MB",
         160.0,
         gate=50.0 * 1.1,
-        note="baseline: all of them as float64; rings are evicted",
+        note="the seed's row: 50 MB an instance; baseline: all of them as float64; rings are evicted",
     )
 
 
@@ -361,7 +433,7 @@ def resident_bytes() -> int:
 
 
 def cases(quick: bool) -> Iterator[Row]:
-    for part in (twenty_over_a_frame, streaming, crossover, frames, simd, cache, memory):
+    for part in (twenty_over_a_frame, streaming, crossover, frames, simd, cache, engine_cache, memory):
         yield from part(quick)
 
 

@@ -47,7 +47,7 @@ LAYERS: dict[str, str] = {
     "desk": "risk execution portfolio",
     # What joins the stages.
     "replay": "desk exchange execution features feeds portfolio report risk stamps strategies",
-    "engine_config": "execution risk scheduler strategies",
+    "engine_config": "execution features risk scheduler strategies",
     "engine_tasks": "scheduler",
     "engine_recovery": "desk execution storage",
     "engine": "clock desk engine_config engine_recovery engine_report engine_tasks event_bus exchange execution"
@@ -115,6 +115,7 @@ PURE = [
     "trio_nt.exchange.matching",
     "trio_nt.exchange.records",
     "trio_nt.execution.orders",
+    "trio_nt.features.board",
     "trio_nt.features.compiled",
     "trio_nt.features.interpreted",
     "trio_nt.features.kernels",
@@ -133,6 +134,7 @@ PURE = [
     "trio_nt.risk.core",
     "trio_nt.risk.exposure",
     "trio_nt.stamps",
+    "trio_nt.strategies.requirements",
     "trio_nt.strategies.runner",
 ]
 

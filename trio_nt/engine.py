@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
+from itertools import chain
 from typing import Any
 
 import attrs
@@ -34,9 +35,11 @@ from trio_nt.engine_tasks import EngineTasks
 from trio_nt.errors import JournalError
 from trio_nt.event_bus import EventBus, EventReceiver
 from trio_nt.execution.gateway import Gateway, Outgoing
+from trio_nt.features.board import FeatureBoard
 from trio_nt.features.history import MarketHistory
 from trio_nt.features.pipeline import FeaturePipeline
-from trio_nt.features.stage import FeatureStage
+from trio_nt.features.specs import fields_of_kinds
+from trio_nt.features.stage import FeatureOrder, FeatureStage
 from trio_nt.feeds.base import Feed
 from trio_nt.feeds.market_ring import EngineSender, MarketRing, QuoteBoard
 from trio_nt.feeds.market_ring import Sequence as RowSequence
@@ -56,6 +59,7 @@ from trio_nt.stamps import FEATURES, SIGNAL, StageClock
 from trio_nt.storage.journal import HaltNote, Journal, MemoryJournal
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.naming import by_id
+from trio_nt.strategies.requirements import check_features, find_instruments
 from trio_nt.strategies.states import StateStore
 from trio_nt.strategies.supervised import SupervisedStrategy
 from trio_nt.strategies.supervision import Supervision
@@ -108,7 +112,14 @@ class Engine:
         self._proposals, self._proposals_receiver = open_mailbox[Proposed](config.signal_capacity)
         self._outgoing, self._outgoing_receiver = open_mailbox[Outgoing](config.order_capacity)
         self._outbox: list[Outgoing] = []
-        self._pipeline = FeaturePipeline()
+        self._pipeline = _pipeline_of(config, self.feeds)
+        self.features = FeatureBoard(
+            self._pipeline,
+            self.instruments,
+            history_rows=config.feature_history,
+            limit_bytes=config.feature_cache_bytes,
+        )
+        self._feature_order = FeatureOrder(self._pipeline, self.features)
         self._features = [self._feature_stage(ring) for ring in (self.market, self.bars)]
         self._risk: RiskStage
         self._feed_scopes: list[trio.CancelScope] = []
@@ -145,8 +156,10 @@ class Engine:
             settings: single settings of ``Supervision`` over that: ``restart="on-failure"``.
 
         Raises:
-            ValueError: the id is in use, or a feature of the strategy cannot be computed. Nothing was added.
-            TypeError: it is no ``Strategy``, or a setting is none.
+            ValueError: the id is in use.
+            InvalidStrategy: a feature's window is longer than ``EngineConfig.longest_window``, or it reads a field that
+                no feed has, where all of them announce their ``kinds``. Nothing was added.
+            TypeError: it is no ``Strategy``, a feature is no ``FeatureSpec``, or a setting is none.
             KeyError: it names an instrument that the engine does not know.
             trio.ClosedResourceError: the engine is closing.
         """
@@ -156,6 +169,8 @@ class Engine:
         supervision = attrs.evolve(supervision, **settings)
         if self._state not in ("new", "starting", "running"):
             raise trio.ClosedResourceError("the engine is closing: no strategy can join it")
+        find_instruments(strategy, self.instruments)
+        check_features(strategy_id, strategy, self._pipeline)
         self.supervisor.add(strategy_id, strategy, supervision)
 
     async def start(self) -> None:
@@ -240,7 +255,7 @@ class Engine:
 
     def _feature_stage(self, ring: MarketRing) -> FeatureStage:
         return FeatureStage(
-            self._pipeline,
+            self._feature_order,
             ring.subscribe("features"),
             ring.capacity,
             t1=ring.t1,
@@ -298,6 +313,8 @@ class Engine:
             fills=self.desk.books.fills - self.recovery.fills,
             gateway=self.gateway.statistics(),
             scheduler=self._scheduler.statistics(),
+            features=self.features.statistics(),
+            feature_cache=self.features.cache_statistics(),
         )
 
     def stop(self) -> None:
@@ -602,6 +619,14 @@ async def _show_market(receiver: Any, observe: Callable[[Mapping[str, Any]], Non
         observe(batch.columns)
 
 
+def _pipeline_of(config: EngineConfig, feeds: Iterable[Feed]) -> FeaturePipeline:
+    """Knows which fields rows of these feeds can have, where every one of them says so."""
+    kinds = [getattr(feed, "kinds", None) for feed in feeds]
+    known = [kind for kind in kinds if kind is not None]
+    fields = fields_of_kinds(chain.from_iterable(known)) if known and len(known) == len(kinds) else None
+    return FeaturePipeline(fields=fields, longest_window=config.longest_window)
+
+
 def _order_ids(started_ns: int, first: int) -> Callable[[], str]:
     """Ids from the run and a number, in order. Numbers go on from the journal's, which counts every order, so that ids
     are unique across the runs of an account, whatever its clock does."""
@@ -645,6 +670,10 @@ async def open_engine(
     config = EngineConfig() if config is None else config
     listed = strategies if isinstance(strategies, (Strategy, Mapping)) else list(strategies)
     named = by_id(listed) if listed else {}
+    feeds = list(feeds)
+    for strategy_id, strategy in named.items():  # here, so that an error comes out as it is
+        find_instruments(strategy, config.instruments)
+        check_features(strategy_id, strategy, _pipeline_of(config, feeds))
     async with AsyncExitStack() as stack:
         states = None
         if config.state_folder is not None:
@@ -659,7 +688,7 @@ async def open_engine(
         if journal is None:
             journal = MemoryJournal()
         async with trio.open_nursery() as nursery:
-            engine = Engine(config, scheduler, nursery, broker, list(feeds), journal, now_ns, states, memory)
+            engine = Engine(config, scheduler, nursery, broker, feeds, journal, now_ns, states, memory)
             for strategy_id, strategy in named.items():
                 engine.add_strategy(strategy_id, strategy)
             try:

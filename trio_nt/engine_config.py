@@ -8,6 +8,9 @@ import attrs
 
 from scheduler import SchedulerStatistics
 from trio_nt.execution.gateway import GatewaySettings, GatewayStatistics
+from trio_nt.features.board import HISTORY_ROWS
+from trio_nt.features.cache import DEFAULT_LIMIT_BYTES, CacheStatistics
+from trio_nt.features.pipeline import LONGEST_WINDOW, FeatureStatistics
 from trio_nt.model.instruments import Instruments
 from trio_nt.risk.core import RiskRule
 from trio_nt.risk.limits import RiskLimits
@@ -30,6 +33,10 @@ class EngineConfig:
         limits, strategy_limits, rules: see ``RiskEngine``.
         market_capacity, signal_capacity, order_capacity, event_capacity: of the ring (rows), of the mailboxes to risk
             and to execution, and of each listener on the event bus.
+        longest_window: the greatest window of a feature. Windows are part of a feature's state, 8 to 16 bytes for each
+            row of the window and instrument.
+        feature_history, feature_cache_bytes: values kept of each feature that a host reads, and the bound on the memory
+            of all of them together (see ``FeatureBoard``).
         step_budget_s: the longest step a strategy may take, whatever its backlog.
         supervision: of strategies by id (restarts, lane, what follows on a failure); ``Supervision()`` for the others.
         mailbox_capacity: messages to one strategy (another configuration, save your state) that may wait for it.
@@ -55,6 +62,9 @@ class EngineConfig:
     signal_capacity: int = attrs.field(default=1_000, validator=attrs.validators.ge(1))
     order_capacity: int = attrs.field(default=100, validator=attrs.validators.ge(1))
     event_capacity: int = attrs.field(default=1_000, validator=attrs.validators.ge(1))
+    longest_window: int = attrs.field(default=LONGEST_WINDOW, validator=attrs.validators.ge(1))
+    feature_history: int = attrs.field(default=HISTORY_ROWS, validator=attrs.validators.ge(1))
+    feature_cache_bytes: int = attrs.field(default=DEFAULT_LIMIT_BYTES, validator=attrs.validators.ge(1))
     step_budget_s: float = attrs.field(default=500e-6, validator=attrs.validators.gt(0))
     supervision: Mapping[str, Supervision] = attrs.field(factory=dict)
     mailbox_capacity: int = attrs.field(default=1_000, validator=attrs.validators.ge(1))
@@ -97,3 +107,5 @@ class EngineStatistics:
     fills: int
     gateway: GatewayStatistics
     scheduler: SchedulerStatistics
+    features: FeatureStatistics
+    feature_cache: CacheStatistics

@@ -104,6 +104,14 @@ def _data(engine: Engine) -> Iterator[str]:
     flagged = engine.market.flagged + engine.bars.flagged
     if flagged:
         yield f"{flagged:,} of them with bad prices or sizes, never traded on"
+    asked, cached = engine.features.statistics(), engine.features.cache_statistics()
+    if asked.requests:
+        yield f"{asked.requests:,} features asked for, {asked.features:,} computed: equal ones once for all strategies"
+    if cached.lookups:
+        yield (
+            f"feature cache: {cached.lookups:,} lookups, {cached.hit_rate:.1%} hits, {cached.rings:,} histories in "
+            f"{cached.bytes / 1e6:.1f} MB, {cached.evictions:,} evicted"
+        )
 
 
 def _assumptions(engine: Engine) -> Iterator[str]:

@@ -12,6 +12,10 @@ class InputError(TrioNTError):
     """Something the user gave is wrong: a file, a line, a key, a value. The message names it. Exit code 2."""
 
 
+class InvalidStrategy(InputError, ValueError):
+    """A strategy asks for what cannot be had, such as a feature of a field that the data does not have."""
+
+
 class EnvironmentFailure(TrioNTError):
     """The machine or network refuses: a port in use, a folder that cannot be written. Exit code 1."""
 

@@ -123,6 +123,14 @@ _OF_ENGINES = {
     "trio_nt_refusals": ("refused", "Actions that risk has refused"),
     "trio_nt_fills": ("fills", "Executions booked"),
 }
+# Metric → attribute of ``CacheStatistics``, kind, help.
+_OF_FEATURE_CACHES = {
+    "trio_nt_feature_cache_lookups": ("lookups", "counter", "Reads of features by hosts and dashboards"),
+    "trio_nt_feature_cache_hits": ("hits", "counter", "Reads that found their history"),
+    "trio_nt_feature_cache_evictions": ("evictions", "counter", "Histories given up for room"),
+    "trio_nt_feature_cache_hit_rate": ("hit_rate", "gauge", "Share of reads that found their history, 0 to 1"),
+    "trio_nt_feature_cache_bytes": ("bytes", "gauge", "Memory of the histories"),
+}
 
 
 class EngineMetrics:
@@ -197,6 +205,11 @@ class _Engines:
             family = CounterMetricFamily(metric, text, labels=["engine"])
             for name, statistics in shown:
                 family.add_metric([name], getattr(statistics, attribute))
+            yield family
+        for metric, (attribute, kind, text) in _OF_FEATURE_CACHES.items():
+            family = (CounterMetricFamily if kind == "counter" else GaugeMetricFamily)(metric, text, labels=["engine"])
+            for name, statistics in shown:
+                family.add_metric([name], getattr(statistics.feature_cache, attribute))
             yield family
         for metric, (attribute, kind, text) in _OF_STRATEGIES.items():
             make = CounterMetricFamily if kind == "counter" else GaugeMetricFamily

@@ -328,3 +328,44 @@ def test_kinds_are_the_models() -> None:
     rows["kind"][:] = [QUOTE, TRADE, BAR]
     rows["price"][:] = 5.0
     assert values(FeaturePipeline(1), rows, field("price"))[1] == 5.0
+
+
+def test_the_shared_specs_use_every_kernel() -> None:
+    """What the tests say of every feature, they say of all of them."""
+    from trio_nt.features import FeaturePlan
+    from trio_nt.features.table import KERNELS
+
+    plan = FeaturePlan(spec for on in ("quote", "trade", "bar") for spec in all_specs(3, on).values())
+    assert {node.kernel.name for node in plan.nodes} >= set(KERNELS)
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["interpreted", "compiled"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_gap_leaves_no_trace_in_any_feature(compiled: bool, bad: float) -> None:
+    """Rows of numbers that are none repeat the last value, and the rows after them are as if they had not been."""
+    rows = bar_rows(60, 4)
+    gaps = np.array([0, 1, 7, 8, 9, 30, 59])
+    whole = {name: np.insert(column, gaps - np.arange(len(gaps)), column[0]) for name, column in rows.items()}
+    for name in ("open", "high", "low", "close", "volume"):
+        whole[name][gaps] = bad
+    good = np.setdiff1d(np.arange(67), gaps)
+    specs = all_specs(4, "bar")
+    expected, got = run(rows, specs, compiled=compiled), run(whole, specs, compiled=compiled)
+    for name, spec in specs.items():
+        assert np.array_equal(got[name][good], expected[name], equal_nan=True), name
+        carried = np.zeros(7) if spec.kernel.is_event else np.concatenate([[np.nan] * 2, got[name][gaps[2:] - 1]])
+        assert np.array_equal(got[name][gaps], carried, equal_nan=True), name
+
+
+def test_the_last_value_of_one_instrument(pipeline: FeaturePipeline) -> None:
+    specs = [sma(2), ema(3), cross(ema(2), ema(3))]
+    pipeline.require(specs)
+    assert np.isnan(pipeline.last(0, specs[0]))
+    values_ = pipeline.compute(quotes([1, 3, 10, 20, 30], [0, 0, 1, 1, 1]))
+    for spec in specs:
+        assert pipeline.last(1, spec) == values_[spec][-1] == pipeline.latest[spec][1]
+    assert pipeline.last(0, specs[0]) == 2
+    assert np.isnan(pipeline.last(99, specs[0]))
+    assert pipeline.last(99, specs[2]) == 0
+    with pytest.raises(KeyError, match="was not required"):
+        pipeline.last(0, sma(9))

@@ -13,6 +13,7 @@ import trio.testing
 
 from scheduler import TaskPriority
 from trio_nt.engine_config import EngineStatistics
+from trio_nt.features.cache import CacheStatistics
 from trio_nt.metrics import (
     _OF_ENGINES,
     _OF_STRATEGIES,
@@ -144,6 +145,7 @@ class Counts:
 
     def __init__(self, rows: int, **strategies: StrategyStatistics) -> None:
         self.rows, self.supervision = rows, strategies
+        self.feature_cache = CacheStatistics(lookups=4, hits=3, misses=1, evictions=0, rings=1, bytes=160)
         self.flagged = self.bars = self.proposals = self.approved = self.refused = self.fills = 0
 
 
@@ -162,6 +164,9 @@ def test_engines_show_their_strategies_side_by_side() -> None:
         assert states == dict.fromkeys(STATES, 0.0) | {"quarantined": 1.0}
         assert read("trio_nt_strategy_lane", {"engine": "one", "strategy": "b"}) == 3
         assert read("trio_nt_strategy_rows_total", {"engine": "other", "strategy": "a"}) == 5
+        assert read("trio_nt_feature_cache_lookups_total", {"engine": "one"}) == 4
+        assert read("trio_nt_feature_cache_hit_rate", {"engine": "other"}) == 0.75
+        assert read("trio_nt_feature_cache_bytes", {"engine": "other"}) == 160
         with pytest.raises(ValueError, match="an engine 'one' are there already"):
             EngineMetrics("one", registry=registry)
     assert read("trio_nt_market_events_total", {"engine": "one"}) is None

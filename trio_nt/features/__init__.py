@@ -1,5 +1,6 @@
 """Indicators as columns of market rows: streaming, computed once, made from nothing after a row."""
 
+from trio_nt.features.board import FeatureBoard
 from trio_nt.features.cache import CacheStatistics, FeatureCache
 from trio_nt.features.custom import apply, kernel
 from trio_nt.features.history import Frame, MarketHistory
@@ -42,6 +43,7 @@ from trio_nt.features.specs import FeatureSpec, Kernel
 
 __all__ = [
     "CacheStatistics",
+    "FeatureBoard",
     "FeatureCache",
     "FeaturePipeline",
     "FeaturePlan",

@@ -21,6 +21,8 @@ from trio_nt.features.interpreted import InterpretedDriver
 from trio_nt.features.plan import FeaturePlan, Node
 from trio_nt.features.specs import FIELD_KINDS, FeatureSpec, check_specs
 
+LONGEST_WINDOW = 100_000
+
 FloatArray: TypeAlias = NDArray[np.float64]
 Columns: TypeAlias = Mapping[str, NDArray[Any]]
 Progress: TypeAlias = Callable[[str], None]
@@ -111,16 +113,23 @@ class FeaturePipeline:
         instrument_count: instruments to make room for; more are taken in as they appear.
         fields: names of the market fields that the data has; None: every field may come.
         longest_window: the greatest window that a spec may have.
+        rows_of_kind: how many rows of each kind will come at most, where that is known: no window may be longer.
     """
 
     def __init__(
-        self, instrument_count: int = 0, *, fields: Iterable[str] | None = None, longest_window: int = 100_000
+        self,
+        instrument_count: int = 0,
+        *,
+        fields: Iterable[str] | None = None,
+        longest_window: int = LONGEST_WINDOW,
+        rows_of_kind: Mapping[int, int] | None = None,
     ) -> None:
         if instrument_count < 0:
             raise ValueError(f"instrument_count must be at least 0, was {instrument_count}")
         self.plan = FeaturePlan()
         self._fields = None if fields is None else tuple(fields)
         self._longest_window = longest_window
+        self._rows_of_kind = rows_of_kind
         self._capacity = max(1, instrument_count)
         self._bases: list[int] = []
         self._driver: Driver = InterpretedDriver((), (), (), 1)
@@ -146,12 +155,17 @@ class FeaturePipeline:
             ValueError: a window above ``longest_window``, or a field that the data does not have. Nothing was added.
         """
         wanted = list(specs)
-        check_specs(wanted, longest_window=self._longest_window, fields=self._fields)
-        if self.compiled:
-            self._compile_kernels(wanted)
+        self.check(wanted)
         self._requests += len(wanted)
         if self.plan.add(wanted):
             self._rebuild(self._capacity)
+
+    def check(self, specs: Iterable[FeatureSpec]) -> None:
+        """Refuse what ``require`` would refuse, and change nothing. Raises as ``require``."""
+        wanted = list(specs)
+        check_specs(wanted, longest_window=self._longest_window, fields=self._fields, rows_of_kind=self._rows_of_kind)
+        if self.compiled:
+            self._compile_kernels(wanted)
 
     def prepare(self, progress: Progress | None = None) -> bool:
         """Compile, where the extra ``[compiled]`` is installed; True if it is. Takes seconds at first, blocking.
@@ -253,6 +267,18 @@ class FeaturePipeline:
             stop = base + self._capacity * node.state_size
             table[node.spec] = np.array(self._driver.state[base : stop : node.state_size], np.float64)
         return {spec: table[spec] for spec in self.plan}
+
+    def last(self, instrument: int, spec: FeatureSpec) -> float:
+        """A feature's last value of one instrument; NaN before the first. For hosts, as ``latest``.
+
+        Raises:
+            KeyError: the feature was not required.
+        """
+        node = self.plan.node_of_slot(self.plan.slot(spec))
+        assert node is not None
+        if not 0 <= instrument < self._capacity:
+            return 0.0 if node.kernel.is_event else float("nan")
+        return float(self._driver.state[self._bases[self.plan.nodes.index(node)] + instrument * node.state_size])
 
     def statistics(self) -> FeatureStatistics:
         """Counters since the pipeline was made."""

@@ -4,7 +4,7 @@ Two equal specs are one feature: the pipeline computes it once, whoever asks. Ev
 indicator with several (MACD, Bollinger bands) is a spec with further specs as attributes.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import attrs
@@ -157,12 +157,25 @@ def _collect_fields(spec: FeatureSpec, names: set[str]) -> None:
             _collect_fields(item, names)
 
 
-def check_specs(specs: Iterable[FeatureSpec], *, longest_window: int, fields: Iterable[str] | None) -> None:
+def fields_of_kinds(kinds: Iterable[int]) -> tuple[str, ...]:
+    """Names of the fields that rows of these kinds have, in the order of ``FIELDS``."""
+    wanted = frozenset(kinds)
+    return tuple(name for name, kind in FIELD_KINDS.items() if kind in wanted)
+
+
+def check_specs(
+    specs: Iterable[FeatureSpec],
+    *,
+    longest_window: int,
+    fields: Iterable[str] | None,
+    rows_of_kind: Mapping[int, int] | None = None,
+) -> None:
     """Refuse what could only fail later.
 
     Raises:
         TypeError: an element is no FeatureSpec.
-        ValueError: a window longer than ``longest_window``, or a field that is not among ``fields`` (None: all are).
+        ValueError: a window longer than ``longest_window``, or than there will be rows that update it (None: as many as
+            it needs); a field that is not among ``fields`` (None: all are).
     """
     known = None if fields is None else tuple(fields)
     for spec in specs:
@@ -177,3 +190,15 @@ def check_specs(specs: Iterable[FeatureSpec], *, longest_window: int, fields: It
             raise ValueError(
                 f"{spec} needs the field {missing[0]!r}, which the data does not have; it has {', '.join(known or ())}"
             )
+        if rows_of_kind is not None:
+            _check_rows(spec, spec, rows_of_kind)
+
+
+def _check_rows(spec: FeatureSpec, part: FeatureSpec, rows_of_kind: Mapping[int, int]) -> None:
+    """Refuse ``spec`` where ``part``, itself or what it reads, has a window that the data can never fill."""
+    rows = sum(rows_of_kind.get(kind, 0) for kind in {FIELD_KINDS[name] for name in fields_of(part)})
+    if part.window > rows:
+        raise ValueError(f"the window of {spec} must be at most {rows:,} rows, all there are, was {part.window}")
+    for inner in part.inputs:
+        if isinstance(inner, FeatureSpec):
+            _check_rows(spec, inner, rows_of_kind)

@@ -140,6 +140,8 @@ class AlpacaFeed:
     it. The keys are in no repr.
     """
 
+    kinds = frozenset({QUOTE, TRADE})
+
     def __init__(
         self,
         url: str,

@@ -80,6 +80,9 @@ class MarketSender(Protocol):
 class Feed(Protocol):
     """A source of live market data.
 
+    A feed may announce, as an attribute ``kinds``, which kinds of rows it sends: numbers among QUOTE, TRADE and BAR.
+    Where every feed of an engine does, a strategy with a feature of another kind is refused when it is added.
+
     ``run`` calls ``task_status.started()`` once it is connected and subscribed, then sends until it is cancelled. It
     returns only when the source has ended for good; a broken connection is the feed's own affair (it reconnects, or
     raises ``FeedError``).
@@ -100,6 +103,7 @@ class Source(Protocol):
     symbols: dict[str, int]  # symbol as written → index, in order of first appearance
     first_lines: list[int]  # by that index: the line where the symbol appears first
     assumptions: list[str]  # what was taken for granted of the file itself; complete with the first piece
+    kinds: frozenset[int]  # of rows that it can hold, as far as its form tells; complete with the first piece
 
     @property
     def path(self) -> Path | str: ...

@@ -143,6 +143,8 @@ class _Bucket:
 class Capture:
     """A recorded Binance stream as a source of quotes and trades."""
 
+    kinds = frozenset({QUOTE, TRADE})
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.statistics = FileStatistics(str(path), "Binance capture")

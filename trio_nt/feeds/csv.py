@@ -63,6 +63,7 @@ class CsvFile:
         self.symbols: dict[str, int] = {}
         self.first_lines: list[int] = []
         self.assumptions: list[str] = []
+        self.kinds = frozenset(LAYOUTS)
         self._file = path
         self._time_unit, self._bar_time, self._feed_latency_ns = time_unit, bar_time, feed_latency_ns
         self._times = TimeReader(time_unit)
@@ -132,6 +133,7 @@ class CsvFile:
             texts = self._decoded(number, lines)
             if number == 1:
                 header, kind = self._header(texts.pop(0))
+                self.kinds = frozenset({kind})
                 number += 1
             numbers = [at for at, text in enumerate(texts, number) if text.strip()]
             if numbers:

@@ -7,7 +7,7 @@ said before anything happened.
 
 import os
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from trio_nt.feeds.memory import ColumnSource, EventSource
 from trio_nt.feeds.merge import merge
 from trio_nt.feeds.statistics import DataStatistics
 from trio_nt.model.instruments import Instrument, Instruments
-from trio_nt.model.market import Column, Columns, MarketEvent
+from trio_nt.model.market import BAR, QUOTE, TRADE, Column, Columns, MarketEvent
 
 BLOCK_ROWS = 8_192
 # Rows of each source that are read, and held, when data is opened.
@@ -91,6 +91,23 @@ class MarketData:
         """What was found in each source so far; complete when the last block was given."""
         return DataStatistics([reading.source.statistics for reading in self._readings])
 
+    @property
+    def kinds(self) -> frozenset[int]:
+        """Kinds of rows (QUOTE, TRADE, BAR) that the data may hold: those that were seen, where a source was read
+        whole, else those that its form allows."""
+        return frozenset().union(*(reading.kinds for reading in self._readings))
+
+    @property
+    def rows_of_kind(self) -> dict[int, int] | None:
+        """How many rows of each kind there are; None where a source is longer than what is read ahead."""
+        if not all(reading.is_whole for reading in self._readings):
+            return None
+        counts = dict.fromkeys((QUOTE, TRADE, BAR), 0)
+        for reading in self._readings:
+            for kind, rows in reading.rows_of_kind.items():
+                counts[kind] += rows
+        return counts
+
     def blocks(self) -> Iterator[dict[str, Column]]:
         """The rows of all sources in the order of (``ts_init``, source, line), at most ``block_rows`` at a time.
 
@@ -148,14 +165,23 @@ class _Reading:
         self.source = source
         self._ahead: deque[Columns] = deque()
         self._rest = source.pieces()
+        self.is_whole = False
+        self.rows_of_kind: Counter[int] = Counter()
         rows = 0
         for piece in self._rest:
             self._ahead.append(piece)
             rows += len(piece["kind"])
+            self.rows_of_kind += Counter(dict(enumerate(np.bincount(piece["kind"]).tolist())))
             if rows >= ROWS_AHEAD:
                 break
+        else:
+            self.is_whole = True
         if not rows:
             raise InputError(f"{source.path}: holds no quote, trade or bar")
+
+    @property
+    def kinds(self) -> frozenset[int]:
+        return frozenset(self.rows_of_kind) if self.is_whole else self.source.kinds
 
     def pieces(self) -> Iterator[Columns]:
         while self._ahead:

@@ -60,6 +60,7 @@ class ColumnSource:
         self.assumptions: list[str] = []
         self.first_lines = [0] * len(self.symbols)
         self._blocks = [_completed(block, len(symbols)) for block in blocks if len(block["ts_init"])]
+        self.kinds = frozenset(int(kind) for block in self._blocks for kind in np.unique(block["kind"]))
         last = 0
         for block in self._blocks:
             if np.any(np.diff(block["ts_init"], prepend=last) < 0):

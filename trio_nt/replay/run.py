@@ -12,6 +12,7 @@ from trio_nt.desk import Desk
 from trio_nt.exchange.matching import Exchange
 from trio_nt.execution.orders import OrderTable
 from trio_nt.features.pipeline import FeaturePipeline
+from trio_nt.features.specs import fields_of_kinds
 from trio_nt.feeds.data import MarketData
 from trio_nt.model.instruments import Instruments
 from trio_nt.model.market import Columns
@@ -24,6 +25,7 @@ from trio_nt.replay.venue import ReplayVenue
 from trio_nt.risk.core import RiskEngine
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.naming import configuration_of
+from trio_nt.strategies.requirements import check_features
 from trio_nt.strategies.runner import StrategyRunner
 
 Progress: TypeAlias = Callable[[int, int], None]
@@ -52,8 +54,9 @@ def run_replay(
         StrategyRunner(name, strategy, instruments, desk, sleep=handlers.sleep_of(name))
         for name, strategy in strategies.items()
     ]
-    pipeline = FeaturePipeline(len(instruments))
+    pipeline = FeaturePipeline(len(instruments), fields=fields_of_kinds(data.kinds), rows_of_kind=data.rows_of_kind)
     for runner in runners:
+        check_features(runner.strategy_id, runner.strategy, pipeline)
         pipeline.require(runner.feature_specs.values())
     exchange = Exchange(instruments, cash=settings.cash)
     venue = ReplayVenue(exchange, instruments, settings.order_latency_ns, settings.report_latency_ns)

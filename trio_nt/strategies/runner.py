@@ -37,6 +37,7 @@ from trio_nt.model.market import (
 from trio_nt.model.memory import StrategyMemory
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.context import Desk, StrategyContext, Timers, feature_row_type
+from trio_nt.strategies.requirements import find_instruments
 
 Steps: TypeAlias = Generator[Awaitable[Any], Any, None]
 _NO_FEATURES: tuple[Any, ...] = ()
@@ -120,7 +121,7 @@ class StrategyRunner:
         self.reads_batches = self._overrides("on_market_data")
         self.hears_orders = self._overrides("on_order") or self._overrides("on_fill")
         self._instruments = instruments
-        self._wanted = self._find_instruments(instruments)
+        self._wanted = find_instruments(strategy, instruments)
         self._feature_row = feature_row_type(list(self.feature_specs))
         if self.open_loop and self.hears_orders:
             raise TypeError(
@@ -145,12 +146,6 @@ class StrategyRunner:
     def _find_event_handlers(self) -> dict[type, Callable[[Any, StrategyContext], Any]]:
         by_type: dict[type, str] = {Quote: "on_quote", Trade: "on_trade", Bar: "on_bar"}
         return {kind: getattr(self.strategy, name) for kind, name in by_type.items() if self._overrides(name)}
-
-    def _find_instruments(self, instruments: Instruments) -> frozenset[str] | None:
-        named = self.strategy.instruments
-        if named == "*":
-            return None
-        return frozenset(instruments[name].id for name in ([named] if isinstance(named, str) else named))
 
     def handler_of(self, kind: int, index: int) -> Callable[[Any, StrategyContext], Any] | None:
         """The per-event handler that wants good rows of a kind and an instrument, None where none does."""
