@@ -364,8 +364,8 @@ def engine_cache(quick: bool) -> Iterator[Row]:
             task_status.started()
             for part in parts:
                 await send.bars(instrument=part["instrument"], ts_event=0, **{name: part[name] for name in prices})
-                while engine.statistics().features.rows < engine.statistics().bars:
-                    await trio.sleep(0)
+                while engine.features.statistics().rows < engine.bars.rows_sent:
+                    await trio.sleep(0.001)
                 for strategy in strategies.values():
                     for i in strategy.chosen:
                         engine.features.history(strategy.instruments, ONE_EACH[i], 100)

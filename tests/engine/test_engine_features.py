@@ -71,7 +71,7 @@ async def test_a_host_reads_latest_values_and_history_through_the_cache() -> Non
         assert not history.flags.writeable
         cached = engine.statistics().feature_cache
         assert (cached.lookups, cached.hits, cached.misses, cached.rings) == (3, 2, 1, 1)
-        assert engine.statistics().features.features == 1
+        assert (engine.statistics().features.requests, engine.statistics().features.features) == (1, 1)
         for call in (lambda: engine.features.latest("XYZ", spec), lambda: engine.features.latest("ABC", sma(3))):
             with pytest.raises(KeyError):
                 call()

@@ -83,7 +83,10 @@ class FeatureStage:
     def require(self, specs: Iterable[FeatureSpec]) -> None:
         """Compute these features, too, from the next row on. Raises as ``FeaturePipeline.require``."""
         wanted = list(specs)
-        self._order.pipeline.require(wanted)
+        pipeline = self._order.pipeline
+        # Every ring's stage is asked for the same: the request counts once.
+        if self is self._order.stages[0] or not set(wanted) <= set(pipeline.plan.requested):
+            pipeline.require(wanted)
         for spec in wanted:
             if spec not in self._columns:
                 self._columns[spec] = np.full(self._capacity, np.nan)
