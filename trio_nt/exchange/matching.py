@@ -92,14 +92,13 @@ class Exchange(Book):
         if request.client_order_id in self._orders:
             raise DuplicateOrder(DUPLICATE_ID)
         updates: list[BrokerUpdate] = []
-        problem = self._problem(request)
+        index, problem = self._judged(request)
         if problem is not None:
             return [
                 BrokerUpdate(
                     UpdateKind.REJECTED, request.client_order_id, "", request.instrument, now_ns, reason=problem
                 )
             ]
-        index = self.instruments.index(request.instrument)
         market = self.state_of(index).at(now_ns)
         if quote is not None:
             self._show_quote(market, Touch(*quote))
@@ -307,15 +306,17 @@ class Exchange(Book):
         position = self.ledger.position(request.instrument).quantity
         return max(ZERO, -position if request.side is Side.BUY else position)
 
-    def _problem(self, request: OrderRequest) -> str | None:
-        if request.instrument not in self.instruments:
-            return f"asset {request.instrument!r} not found"
-        index = self.instruments.index(request.instrument)
-        position = self.ledger.position(request.instrument).quantity
-        problem = check_request(request, self.instruments[index], position, self.state_of(index).working.values())
+    def _judged(self, request: OrderRequest) -> tuple[int, str | None]:
+        """The index of an order's instrument, and why the order is not taken; None if it is."""
+        try:
+            index = self.instruments.index(request.instrument)
+        except KeyError:
+            return -1, f"asset {request.instrument!r} not found"
+        market, position = self.state_of(index), self.ledger.position(request.instrument).quantity
+        problem = check_request(request, market.instrument, position, market.working.values())
         if problem is None and self._afford is not None:
             problem = self._afford(request, index, None)
-        return problem
+        return index, problem
 
     # -- the book --
 

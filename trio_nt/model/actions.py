@@ -17,18 +17,18 @@ from trio_nt.model.money import Number, to_decimal
 
 
 class OrderType(Enum):
+    needs_limit: bool  # which prices it goes with; set below
+    needs_stop: bool
+
     MARKET = "market"
     LIMIT = "limit"
     STOP = "stop"
     STOP_LIMIT = "stop_limit"
 
-    @property
-    def needs_limit(self) -> bool:
-        return self in (OrderType.LIMIT, OrderType.STOP_LIMIT)
 
-    @property
-    def needs_stop(self) -> bool:
-        return self in (OrderType.STOP, OrderType.STOP_LIMIT)
+for _type in OrderType:
+    _type.needs_limit = _type in (OrderType.LIMIT, OrderType.STOP_LIMIT)
+    _type.needs_stop = _type in (OrderType.STOP, OrderType.STOP_LIMIT)
 
 
 class TimeInForce(Enum):

@@ -234,14 +234,16 @@ class ReplayDriver:
             events = (report.event,)
         else:
             outcome = self.desk.hear(report.update, now_ns=at_ns, mid=report.mid)
-            self._send(outcome.approved, place)
+            if outcome.approved:
+                self._send(outcome.approved, place)
             events = outcome.events
         moves: list[Move] = []
         for event in events:
             seat = self._seat_by_id.get(event.strategy_id)
             if seat is not None and seat.runner.hears_orders:
                 yield from self._hear(seat, partial(seat.runner.order_event, event, at_ns, BEFORE_ROWS), moves, place)
-        self._act_all(moves)
+        if moves:
+            self._act_all(moves)
 
     def _reach(self, place: Place) -> Run:
         """Fire the timers and wake the sleepers of a time, and act on what was decided ahead for this place."""
