@@ -34,7 +34,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 Stop: TypeAlias = Callable[[], bool]
 
 # Orders, fills and rows stay for as long as the report needs them, and hold no cycles: at Python's default of 700 new
-# objects the garbage collector walks them over and over, a sixth of what an order costs.
+# objects the garbage collector walks them over and over.
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
 
 
