@@ -9,6 +9,7 @@ import asyncio
 import gc
 import json
 import os
+import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -254,4 +255,5 @@ def main(host: str, ending: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a runner in the background starts it ignored
     main(sys.argv[1], sys.argv[2])
