@@ -33,8 +33,8 @@ CREATE TABLE IF NOT EXISTS episode (
 CREATE INDEX IF NOT EXISTS episode_by_strategy ON episode (strategy, number);
 """
 _INSERT = "INSERT INTO episode (strategy, ts_ns, outcome, note, vector) VALUES (?, ?, ?, ?, ?)"
-_EVICT = """DELETE FROM episode WHERE strategy = ?1 AND number <= (
-    SELECT number FROM episode WHERE strategy = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)"""
+_EVICT = """DELETE FROM episode WHERE strategy = :strategy AND number <= (
+    SELECT number FROM episode WHERE strategy = :strategy ORDER BY number DESC LIMIT 1 OFFSET :capacity)"""
 
 
 class SqliteMemory:
@@ -151,7 +151,7 @@ def _open(path: Path, capacity: int) -> "tuple[sqlite3.Connection, dict[str, lis
             known.setdefault(strategy, []).append(Episode(np.frombuffer(vector, np.float32), outcome, note, ts_ns))
         for strategy, episodes in known.items():
             del episodes[:-capacity]
-            database.execute(_EVICT, (strategy, capacity))
+            database.execute(_EVICT, {"strategy": strategy, "capacity": capacity})
     except (sqlite3.Error, ValueError) as error:
         database.close()
         raise InputError(f"{path}: {error}") from error
@@ -168,7 +168,7 @@ def _write_rows(database: "sqlite3.Connection", taken: dict[str, list[Episode]],
             for strategy, episodes in taken.items():
                 rows = [(strategy, each.ts_ns, each.outcome, each.note, each.vector.tobytes()) for each in episodes]
                 database.executemany(_INSERT, rows)
-                database.execute(_EVICT, (strategy, capacity))
+                database.execute(_EVICT, {"strategy": strategy, "capacity": capacity})
     except sqlite3.Error as error:
         return str(error)
     return ""
