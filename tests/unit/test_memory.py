@@ -111,6 +111,7 @@ async def test_episodes_are_on_disk_when_the_block_is_left_and_there_again(tmp_p
         assert memories.of("one").statistics().episodes == 2
     with sqlite3.connect(path) as database:
         assert database.execute("SELECT count(*) FROM episode").fetchone() == (3,)
+    database.close()
 
 
 async def test_a_cancelled_block_keeps_what_was_stored(tmp_path: Path) -> None:

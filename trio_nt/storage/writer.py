@@ -90,15 +90,19 @@ def connect(path: str) -> sqlite3.Connection:
         sqlite3.Error: it is damaged, cannot be written, or is none.
     """
     database = sqlite3.connect(path, isolation_level=None, timeout=5.0)
-    database.execute("PRAGMA auto_vacuum=INCREMENTAL")  # for a new file; it must come first
-    database.execute("PRAGMA journal_mode=WAL")
-    database.execute("PRAGMA synchronous=FULL")
-    database.execute("BEGIN IMMEDIATE")
-    for statement in SCHEMA.split(";"):
-        if statement.strip():
-            database.execute(statement)
-    database.execute("INSERT OR IGNORE INTO about VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
-    database.execute("COMMIT")
+    try:
+        database.execute("PRAGMA auto_vacuum=INCREMENTAL")  # for a new file; it must come first
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.execute("BEGIN IMMEDIATE")
+        for statement in SCHEMA.split(";"):
+            if statement.strip():
+                database.execute(statement)
+        database.execute("INSERT OR IGNORE INTO about VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
+        database.execute("COMMIT")
+    except BaseException:
+        database.close()
+        raise
     return database
 
 
