@@ -1,5 +1,6 @@
 """The actor's own parts: the length of its turns, the order of what it hears, its pauses, its mailbox."""
 
+from itertools import pairwise
 from typing import Any
 
 import attrs
@@ -20,26 +21,62 @@ from trio_nt.strategies.runner import Steps
 # -- the length of a turn --
 
 
-@given(cost_ns=st.integers(1, 10**10), steps=st.integers(1, 40))
-def test_a_steady_cost_leads_to_the_longest_batch_that_fits(cost_ns: int, steps: int) -> None:
-    budget = StepBudget(500e-6)
-    assert budget.rows == FIRST_ROWS == 16
+BUDGET_NS = 500_000
+
+
+def run_budget(budget: StepBudget, steps: int, turn_ns: int, row_ns: int) -> list[int]:
+    """Rows of steps that cost a turn and their rows, always all that may be taken."""
+    taken = []
     for _ in range(steps):
-        before = budget.rows
-        budget.measured(before, before * cost_ns)
-        fits = max(1, 500_000 // cost_ns)
-        assert budget.rows == min(fits, 2 * before)
+        taken.append(budget.rows)
+        budget.measured(budget.rows, turn_ns + budget.rows * row_ns)
+    return taken
+
+
+@given(row_ns=st.integers(1, 10**10))
+def test_a_steady_cost_leads_to_the_longest_batch_that_fits(row_ns: int) -> None:
+    budget = StepBudget(BUDGET_NS / 1e9)
+    assert budget.rows == FIRST_ROWS == 16
+    taken = run_budget(budget, 200, 0, row_ns)
+    assert all(after <= 2 * before for before, after in pairwise(taken))
+    fits = max(1, BUDGET_NS // row_ns)
+    settled = taken[40:]
+    assert set(settled) <= {fits, fits + 1}
+    assert settled.count(fits + 1) <= 3  # now and then a row more is tried
+
+
+@given(turn_ns=st.integers(0, BUDGET_NS * 9 // 10), row_ns=st.integers(10, BUDGET_NS // 20), slow=st.integers(0, 3))
+def test_a_dear_turn_does_not_keep_a_strategy_at_single_rows(turn_ns: int, row_ns: int, slow: int) -> None:
+    """Also not after steps that the machine interrupted."""
+    budget = StepBudget(BUDGET_NS / 1e9)
+    for _ in range(slow):
+        budget.measured(budget.rows, 100 * BUDGET_NS)
+    taken = run_budget(budget, 400, turn_ns, row_ns)
+    fits = (BUDGET_NS - turn_ns) // row_ns
+    assert max(taken[200:]) >= 0.8 * min(fits, 10_000)
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**8), st.floats(0, 1)), max_size=40))
 def test_a_costly_row_shortens_the_next_batch_at_once(steps: list[tuple[int, float]]) -> None:
-    budget = StepBudget(500e-6)
+    budget = StepBudget(BUDGET_NS / 1e9)
     for elapsed_ns, part in steps:
         taken = max(1, int(budget.rows * part))
         before = budget.rows
         budget.measured(taken, elapsed_ns)
         assert 1 <= budget.rows <= 2 * before
-        assert budget.rows == 1 or budget.rows * elapsed_ns / taken <= 500_000
+        one_more = elapsed_ns <= BUDGET_NS and budget.rows == taken + 1
+        assert budget.rows == 1 or one_more or budget.rows * elapsed_ns / taken <= BUDGET_NS
+
+
+@given(st.lists(st.integers(1, 2 * BUDGET_NS), max_size=300), st.integers(1, 50))
+def test_a_size_that_was_too_long_is_not_tried_again_soon(noise: list[int], row_ns: int) -> None:
+    budget = StepBudget(BUDGET_NS / 1e9)
+    for elapsed_ns in noise:
+        budget.measured(budget.rows, elapsed_ns)
+    budget.measured(2, BUDGET_NS + 1)
+    for _ in range(StepBudget._FORGET_AFTER - 1):
+        budget.measured(1, BUDGET_NS * 2 // 3)
+        assert budget.rows == 1
 
 
 # -- what it hears --

@@ -53,13 +53,21 @@ class FeatureSource(Protocol):
 
 
 class StepBudget:
-    """How many rows a step may take: what fits ``budget_s``, growing at most twofold. Pure."""
+    """How many rows a step may take: what fits ``budget_s``, growing at most twofold. Pure.
 
-    __slots__ = ("_budget_ns", "_cost_ns", "rows")
+    A step costs a turn and its rows, and only their sum is seen. By that sum a single row can look as if two did not
+    fit, when it is the turn that is dear, and rows taken one by one are then too slow for ever. So a step that fits
+    may be followed by one of a row more than its cost says, unless so many were too long a short while ago.
+    """
+
+    __slots__ = ("_budget_ns", "_cost_ns", "_forgotten_in", "_too_many", "rows")
+    _FORGET_AFTER = 64  # steps
 
     def __init__(self, budget_s: float) -> None:
         self._budget_ns = budget_s * 1e9
         self._cost_ns = 0.0
+        self._too_many = math.inf  # rows
+        self._forgotten_in = 0
         self.rows = FIRST_ROWS
 
     def measured(self, rows: int, elapsed_ns: int) -> None:
@@ -68,7 +76,16 @@ class StepBudget:
         # Up at once, as a batch too long breaks the promise to others; down within a few steps, as a turn costs as much
         # as ten rows: after a step that the machine interrupted, a strategy with single rows would fall behind.
         self._cost_ns = cost if cost > self._cost_ns else 0.5 * (self._cost_ns + cost)
-        self.rows = max(1, min(int(self._budget_ns / max(self._cost_ns, 1.0)), 2 * self.rows))
+        fits = int(self._budget_ns / max(self._cost_ns, 1.0))
+        if elapsed_ns > self._budget_ns:
+            self._too_many, self._forgotten_in = rows, self._FORGET_AFTER
+        else:
+            self._forgotten_in -= 1
+            if self._forgotten_in <= 0:
+                self._too_many = math.inf
+            if rows + 1 < self._too_many:
+                fits = max(fits, rows + 1)
+        self.rows = max(1, min(fits, 2 * self.rows))
 
 
 class Source(NamedTuple):
