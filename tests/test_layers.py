@@ -50,12 +50,14 @@ LAYERS: dict[str, str] = {
     "engine_config": "execution features risk scheduler strategies",
     "engine_tasks": "scheduler",
     "engine_recovery": "desk execution storage",
-    "engine": "clock desk engine_config engine_recovery engine_report engine_tasks event_bus exchange execution"
-    " kill features feeds portfolio report risk scheduler stamps storage strategies",
+    "engine_feeds": "engine_tasks feeds scheduler",
+    "engine": "desk engine_config engine_feeds engine_recovery engine_report engine_tasks event_bus execution kill"
+    " features feeds portfolio report risk scheduler stamps storage strategies",
+    "engine_opening": "clock engine engine_config exchange features feeds scheduler storage strategies",
     "engine_report": "engine report strategies",
     "config": "conversion risk strategies",
-    "live": "brokers clock config engine engine_config episodes exchange execution feeds live_safety report risk"
-    " scheduler stamps strategies",
+    "live": "brokers clock config engine engine_config engine_opening episodes exchange execution feeds live_safety"
+    " report risk scheduler stamps strategies",
     # What keeps a live run safe, and stops it.
     "brokers": "execution",
     "journal_files": "storage",
@@ -66,8 +68,8 @@ LAYERS: dict[str, str] = {
     "testing": "feeds replay report risk strategies",
     "episodes": "strategies",
     "bridge": "engine engine_config event_bus report scheduler strategies",
-    "trio_nt": "_scheduler_check engine engine_config episodes exchange features feeds metrics portfolio replay report"
-    " risk storage strategies",
+    "trio_nt": "_scheduler_check engine engine_config engine_opening episodes exchange features feeds metrics portfolio"
+    " replay report risk storage strategies",
     # The command line.
     "_scheduler_check": "",
     "interrupt": "",

@@ -7,8 +7,9 @@ Users import from here, from ``scheduler``, from ``trio_nt.testing`` and, beside
 from typing import TYPE_CHECKING, Any
 
 import trio_nt._scheduler_check  # noqa: F401  # first: it says what is wrong before something else fails
-from trio_nt.engine import Engine, open_engine
+from trio_nt.engine import Engine
 from trio_nt.engine_config import EngineConfig
+from trio_nt.engine_opening import open_engine
 from trio_nt.episodes import open_memory
 from trio_nt.errors import (
     EnvironmentFailure,

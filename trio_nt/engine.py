@@ -12,9 +12,8 @@ every feed has ended or somebody asked for the end; whoever waits for it may go 
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from decimal import Decimal
-from itertools import chain
 from typing import Any
 
 import attrs
@@ -24,12 +23,11 @@ from scheduler import (
     Scheduler,
     TaskPriority,
     open_mailbox,
-    open_scheduler,
     open_watch,
 )
-from trio_nt.clock import wall_clock_ns
 from trio_nt.desk import Desk
 from trio_nt.engine_config import EngineConfig, EngineStatistics
+from trio_nt.engine_feeds import EngineFeeds
 from trio_nt.engine_recovery import ORDER_PREFIX, EngineRecovery
 from trio_nt.engine_tasks import EngineTasks
 from trio_nt.errors import JournalError
@@ -38,14 +36,13 @@ from trio_nt.execution.gateway import Gateway, Outgoing
 from trio_nt.features.board import FeatureBoard
 from trio_nt.features.history import MarketHistory
 from trio_nt.features.pipeline import FeaturePipeline
-from trio_nt.features.specs import fields_of_kinds
 from trio_nt.features.stage import FeatureOrder, FeatureStage
 from trio_nt.feeds.base import Feed
 from trio_nt.feeds.market_ring import EngineSender, MarketRing, QuoteBoard
 from trio_nt.feeds.market_ring import Sequence as RowSequence
 from trio_nt.model.actions import Action, Cancel, target
 from trio_nt.model.broker import Broker
-from trio_nt.model.events import Event, FeedState, Filled, Halted, OrderEvent
+from trio_nt.model.events import Event, Filled, Halted, OrderEvent
 from trio_nt.model.instruments import Instrument
 from trio_nt.model.market import BAR_FIELDS
 from trio_nt.model.memory import MemorySource
@@ -56,7 +53,7 @@ from trio_nt.risk.core import RiskEngine
 from trio_nt.risk.limits import TradingState
 from trio_nt.risk.stage import Proposed, RiskStage
 from trio_nt.stamps import FEATURES, SIGNAL, StageClock
-from trio_nt.storage.journal import HaltNote, Journal, MemoryJournal
+from trio_nt.storage.journal import HaltNote, Journal
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.naming import by_id
 from trio_nt.strategies.requirements import check_features, find_instruments
@@ -72,7 +69,7 @@ CRITICAL, HIGH = TaskPriority.CRITICAL, TaskPriority.HIGH
 
 
 class Engine:
-    """One engine; made by ``open_engine``. Its methods belong to the Trio thread that opened it."""
+    """One engine, made by ``open_engine``. Its methods belong to the Trio thread that opened it."""
 
     def __init__(
         self,
@@ -85,6 +82,8 @@ class Engine:
         now_ns: Callable[[], int],
         states: StateStore | None = None,
         memory: MemorySource | None = None,
+        *,
+        pipeline: FeaturePipeline,
     ) -> None:
         self.config = config
         self.instruments = config.instruments
@@ -112,7 +111,7 @@ class Engine:
         self._proposals, self._proposals_receiver = open_mailbox[Proposed](config.signal_capacity)
         self._outgoing, self._outgoing_receiver = open_mailbox[Outgoing](config.order_capacity)
         self._outbox: list[Outgoing] = []
-        self._pipeline = _pipeline_of(config, self.feeds)
+        self._pipeline = pipeline
         self.features = FeatureBoard(
             self._pipeline,
             self.instruments,
@@ -122,12 +121,13 @@ class Engine:
         self._feature_order = FeatureOrder(self._pipeline, self.features)
         self._features = [self._feature_stage(ring) for ring in (self.market, self.bars)]
         self._risk: RiskStage
-        self._feed_scopes: list[trio.CancelScope] = []
-        self._feeds_running = self._feeds_left = 0
         self._state = "new"
         self._stopping = trio.Event()
         self._closed = trio.Event()
         self._sequence = RowSequence()
+        self._feeds = EngineFeeds(
+            self.feeds, self._sender, self.tasks, stopping=self._stopping, publish=self._bus.publish, now_ns=now_ns
+        )
         self.supervisor = StrategySupervisor(
             config.instruments,
             list(zip((self.market, self.bars), self._features, strict=True)),
@@ -243,15 +243,10 @@ class Engine:
         )
         self._state = "running"
         self.supervisor.open(self.desk)
-        self._feeds_left = len(self.feeds)
         self._nursery.start_soon(self._close_when_stopping)
         if self._pipeline.plan.requested:
             await self._scheduler.run_blocking(self._pipeline.prepare, self.config.on_progress)
-        for feed in self.feeds:
-            if self._stopping.is_set():
-                break
-            self._feeds_running += 1
-            await self.tasks.start(CRITICAL, self._run_feed, feed, name=f"feed {feed!r}")
+        await self._feeds.start()
 
     def _feature_stage(self, ring: MarketRing) -> FeatureStage:
         return FeatureStage(
@@ -473,8 +468,8 @@ class Engine:
         for event in events:
             self._bus.publish(event)
 
-    async def _run_feed(self, feed: Feed, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        sender = EngineSender(
+    def _sender(self, feed: Feed) -> EngineSender:
+        return EngineSender(
             self.market,
             self.bars,
             self.instruments,
@@ -485,23 +480,6 @@ class Engine:
             on_unknown=self._on_unknown,
             t0_is_ts_event=bool(getattr(feed, "ts_event_is_scheduled_send", False)),
         )
-        scope, connected = trio.CancelScope(), _Connected(self, repr(feed), task_status)
-        self._feed_scopes.append(scope)
-        self._bus.publish(FeedState(repr(feed), "connecting", self._now_ns()))
-        try:
-            with scope:
-                if self._stopping.is_set():
-                    return
-                await feed.run(sender, task_status=connected)
-            if not connected.is_connected and not scope.cancel_called:
-                raise RuntimeError(f"feed {feed!r} has ended without calling task_status.started()")
-        finally:
-            self._feeds_running -= 1
-            self._bus.publish(FeedState(repr(feed), "ended", self._now_ns()))
-            self._feeds_left -= 1
-            if not self._feeds_left:
-                self._stopping.set()
-            self.tasks.notify()
 
     # -- what stages report --
 
@@ -552,7 +530,7 @@ class Engine:
         self._state = "closing"
         self._ended_ns = self._now_ns()
         self.supervisor.let_end()
-        await self._end_feeds()
+        await self._feeds.end(self.config.exit_timeout_s)
         self.market.sender.close()
         self.bars.sender.close()
         await self.supervisor.end_rings(self.config.exit_timeout_s)
@@ -580,19 +558,6 @@ class Engine:
         if not hasattr(self, "desk"):
             raise RuntimeError("the engine was not started: await engine.start() first")
 
-    async def _end_feeds(self) -> None:
-        """Let feeds finish what they were sent, where they know how to; cancel the others."""
-        with trio.move_on_after(self.config.exit_timeout_s):
-            for feed in self.feeds:
-                finish = getattr(feed, "finish", None)
-                if finish is not None:
-                    await finish()
-            if all(hasattr(feed, "finish") for feed in self.feeds):
-                await self.tasks.until(lambda: not self._feeds_running)
-        for scope in self._feed_scopes:
-            scope.cancel()
-        await self.tasks.until(lambda: not self._feeds_running)
-
     async def cancel_tasks(self) -> None:
         """End whatever still runs, and wait for it: also while this block is being cancelled."""
         self.tasks.cancel_all()
@@ -601,30 +566,9 @@ class Engine:
             await self.tasks.until(lambda: not self.tasks.running)
 
 
-class _Connected:
-    """Tells host and starter that a feed is connected."""
-
-    def __init__(self, engine: Engine, feed: str, task_status: trio.TaskStatus[None]) -> None:
-        self._engine, self._feed, self._task_status = engine, feed, task_status
-        self.is_connected = False
-
-    def started(self, value: None = None) -> None:
-        self.is_connected = True
-        self._engine._bus.publish(FeedState(self._feed, "connected", self._engine._now_ns()))
-        self._task_status.started()
-
-
 async def _show_market(receiver: Any, observe: Callable[[Mapping[str, Any]], None]) -> None:
     async for batch in receiver:
         observe(batch.columns)
-
-
-def _pipeline_of(config: EngineConfig, feeds: Iterable[Feed]) -> FeaturePipeline:
-    """Knows which fields rows of these feeds can have, where every one of them says so."""
-    kinds = [getattr(feed, "kinds", None) for feed in feeds]
-    known = [kind for kind in kinds if kind is not None]
-    fields = fields_of_kinds(chain.from_iterable(known)) if known and len(known) == len(kinds) else None
-    return FeaturePipeline(fields=fields, longest_window=config.longest_window)
 
 
 def _order_ids(started_ns: int, first: int) -> Callable[[], str]:
@@ -633,66 +577,3 @@ def _order_ids(started_ns: int, first: int) -> Callable[[], str]:
     numbers = iter(range(first, 2**62))
     run = f"{started_ns:x}"
     return lambda: f"{ORDER_PREFIX}{run}-{next(numbers)}"
-
-
-@asynccontextmanager
-async def open_engine(
-    config: EngineConfig | None = None,
-    *,
-    feeds: Iterable[Feed] = (),
-    broker: Broker | None = None,
-    strategies: Strategy | Iterable[Strategy] | Mapping[str, Strategy] = (),
-    scheduler: Scheduler | None = None,
-    journal: Journal | None = None,
-    memory: MemorySource | None = None,
-    now_ns: Callable[[], int] = wall_clock_ns,
-) -> AsyncIterator[Engine]:
-    """Open an engine; nothing flows before ``await engine.start()``, and nothing outlives the block.
-
-    Args:
-        feeds: sources of market data.
-        broker: None for ``SimulatedBroker()``, a venue in this process.
-        strategies: one, several, or a mapping from id to strategy.
-        scheduler: to share one with other engines or the host; None for one of its own, with collection frozen.
-        journal: where intents are recorded before they leave. ``open_journal(path, account=…)``, opened around this
-            block, gives one that outlives the process; None keeps them in memory.
-        memory: what strategies remember, see ``open_memory``; None for memories that end with the engine.
-        now_ns: the engine's clock, UNIX ns.
-
-    Leaving the block closes the engine in order (see ``close``). Cancelling it, or an error in it, cancels everything
-    at once; orders that work at the venue are then left as they are. Errors come out in an ExceptionGroup, as Trio's
-    nurseries raise them.
-    """
-    if broker is None:
-        from trio_nt.exchange.simulated import SimulatedBroker
-
-        broker = SimulatedBroker()
-    config = EngineConfig() if config is None else config
-    listed = strategies if isinstance(strategies, (Strategy, Mapping)) else list(strategies)
-    named = by_id(listed) if listed else {}
-    feeds = list(feeds)
-    for strategy_id, strategy in named.items():  # here, so that an error comes out as it is
-        find_instruments(strategy, config.instruments)
-        check_features(strategy_id, strategy, _pipeline_of(config, feeds))
-    async with AsyncExitStack() as stack:
-        states = None
-        if config.state_folder is not None:
-            from trio_nt.storage.states import open_state_folder
-
-            states = stack.enter_context(open_state_folder(config.state_folder))
-        if scheduler is None:
-            if any(strategy.features() for strategy in named.values()):
-                # Before collection is frozen: the compiler leaves a heap behind that takes 30 ms to look through.
-                await trio.to_thread.run_sync(FeaturePipeline().prepare, config.on_progress)
-            scheduler = await stack.enter_async_context(open_scheduler(freeze_gc=True))
-        if journal is None:
-            journal = MemoryJournal()
-        async with trio.open_nursery() as nursery:
-            engine = Engine(config, scheduler, nursery, broker, feeds, journal, now_ns, states, memory)
-            for strategy_id, strategy in named.items():
-                engine.add_strategy(strategy_id, strategy)
-            try:
-                yield engine
-                await engine.close()
-            finally:
-                await engine.cancel_tasks()  # noqa: ASYNC102 - shields itself; the tasks it waits for were cancelled

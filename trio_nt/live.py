@@ -20,8 +20,9 @@ from scheduler import pin_thread
 from trio_nt.brokers import SIMULATED_KEY, URLS, keys_for
 from trio_nt.clock import wall_clock_ns
 from trio_nt.config import RunConfig
-from trio_nt.engine import Engine, open_engine
+from trio_nt.engine import Engine
 from trio_nt.engine_config import EngineConfig
+from trio_nt.engine_opening import open_engine
 from trio_nt.episodes import open_memory
 from trio_nt.errors import EnvironmentFailure, InputError
 from trio_nt.execution.alpaca import open_alpaca

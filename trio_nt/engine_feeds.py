@@ -1,0 +1,100 @@
+"""The feeds of one engine: a task each, from their connection to their end."""
+
+from collections.abc import Callable, Sequence
+
+import trio
+
+from scheduler import TaskPriority
+from trio_nt.engine_tasks import EngineTasks
+from trio_nt.feeds.base import Feed
+from trio_nt.feeds.market_ring import EngineSender
+from trio_nt.model.events import FeedState
+
+
+class EngineFeeds:
+    """Runs feeds, and asks for the engine's end when the last of them has ended.
+
+    Args:
+        make_sender: what a feed sends its rows with.
+        stopping: set where the end was asked for; no feed begins then.
+        publish: told what becomes of each feed.
+    """
+
+    def __init__(
+        self,
+        feeds: Sequence[Feed],
+        make_sender: Callable[[Feed], EngineSender],
+        tasks: EngineTasks,
+        *,
+        stopping: trio.Event,
+        publish: Callable[[FeedState], None],
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._feeds = list(feeds)
+        self._make_sender = make_sender
+        self._tasks = tasks
+        self._stopping = stopping
+        self._publish = publish
+        self._now_ns = now_ns
+        self._scopes: list[trio.CancelScope] = []
+        self._running = 0
+        self._left = len(self._feeds)
+
+    async def start(self) -> None:
+        """Start one after the other. Returns when all are connected, or when the end was asked for meanwhile.
+
+        Raises:
+            RuntimeError: one has ended without saying that it was connected.
+            FeedError: one could not be reached.
+        """
+        for feed in self._feeds:
+            if self._stopping.is_set():
+                break
+            self._running += 1
+            await self._tasks.start(TaskPriority.CRITICAL, self._run, feed, name=f"feed {feed!r}")
+
+    async def end(self, timeout_s: float) -> None:
+        """Let feeds finish what they were sent, where they know how to; cancel the others."""
+        with trio.move_on_after(timeout_s):
+            for feed in self._feeds:
+                finish = getattr(feed, "finish", None)
+                if finish is not None:
+                    await finish()
+            if all(hasattr(feed, "finish") for feed in self._feeds):
+                await self._tasks.until(lambda: not self._running)
+        for scope in self._scopes:
+            scope.cancel()
+        await self._tasks.until(lambda: not self._running)
+
+    async def _run(self, feed: Feed, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        sender = self._make_sender(feed)
+        scope, is_connected = trio.CancelScope(), False
+
+        class Connected:
+            """Tells host and starter that the feed is connected."""
+
+            def started(_, value: None = None) -> None:  # noqa: N805 - self is the feeds'
+                nonlocal is_connected
+                is_connected = True
+                self._tell(feed, "connected")
+                task_status.started()
+
+        self._scopes.append(scope)
+        self._tell(feed, "connecting")
+        try:
+            with scope:
+                if self._stopping.is_set():
+                    return
+                await feed.run(sender, task_status=Connected())
+            if not is_connected and not scope.cancel_called:
+                raise RuntimeError(f"feed {feed!r} has ended without calling task_status.started()")
+        finally:
+            self._running -= 1
+            self._tell(feed, "ended")
+            self._left -= 1
+            if not self._left:
+                self._stopping.set()
+            self._tasks.notify()
+
+    def _tell(self, feed: Feed, state: str) -> None:
+        self._publish(FeedState(repr(feed), state, self._now_ns()))
