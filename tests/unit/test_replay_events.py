@@ -95,3 +95,21 @@ def test_a_timer_set_on_a_row_fires_before_the_next_row_though_nobody_acts() -> 
     halves = [("half", number * MS + MS // 2) for number in range(3)]
     first = strategy.log[0][1]
     assert [(name, at - first) for name, at in strategy.log] == sorted(rows + halves, key=lambda entry: entry[1])
+
+
+@attrs.define
+class Raises(Strategy):
+    left: int = 7
+
+    def on_quote(self, quote: Quote, context: StrategyContext) -> None:
+        if not self.left:
+            raise ValueError("enough")
+        self.left -= 1
+
+
+def test_a_strategy_that_raises_has_seen_the_rows_up_to_that_one() -> None:
+    report = replay(market(30), {"raises": Raises(), "buys": Buys((2,))})
+    assert {line.strategy_id: (line.rows, line.state) for line in report.strategies} == {
+        "raises": (8, "failed"),
+        "buys": (30, "finished"),
+    }

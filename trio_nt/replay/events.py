@@ -47,6 +47,7 @@ class EventLoop:
 
     def __init__(self, seats: Sequence[Seat], instruments: int) -> None:
         self.row = 0
+        self._first = 0  # of the rows that are being shown
         self._seats = list(seats)
         self._instruments = instruments
         self._rows: BlockRows
@@ -85,7 +86,8 @@ class EventLoop:
             The row before which showing ended; and what happened, in order.
         """
         happened: list[Happened] = []
-        start, times = self.row, self._rows.times
+        self._first = self.row
+        times = self._rows.times
         while self.row < stop:
             self.row = self._show_until_something(self.row, stop, happened)
             if happened:
@@ -96,7 +98,7 @@ class EventLoop:
                 stop = min(stop, bisect_left(times, min(timers), self.row))
         for seat in self._seats:
             if not seat.failure:
-                seat.runner.rows_seen += self.row - start
+                seat.runner.rows_seen += self.row - self._first
         return self.row, happened
 
     def _show_until_something(self, start: int, stop: int, happened: list[Happened]) -> int:
@@ -115,6 +117,7 @@ class EventLoop:
                             happened.append(Happened(row, seat, stamped(action, seat.runner.strategy_id, row)))
                             is_over = True
                 except Exception as error:  # noqa: BLE001 - what a strategy raises ends that strategy
+                    seat.runner.rows_seen += row + 1 - self._first
                     seat.fail(error)
                     happened.append(Happened(row, seat, None))
                     self._make_table()
