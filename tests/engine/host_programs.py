@@ -78,6 +78,12 @@ def say_ready() -> None:
     READY.set()
 
 
+async def until_filled(events: Any) -> None:
+    async for event in events:
+        if type(event).__name__ == "Filled":
+            return
+
+
 # -- the hosts --
 
 
@@ -85,9 +91,7 @@ async def in_trio(ending: str) -> None:
     async with engine_of(ending) as engine:
         events = engine.events()
         await engine.start()
-        async for event in events:
-            if type(event).__name__ == "Filled":
-                break
+        await until_filled(events)
         say_ready()
         if ending == "error":
             raise ValueError("of the host")
@@ -104,9 +108,7 @@ async def with_asyncio_bridge(ending: str) -> None:
     async with open_asyncio_bridge(lambda: engine_of(ending)) as engine:
         events = await engine.events()
         await engine.start()
-        async for event in events:
-            if type(event).__name__ == "Filled":
-                break
+        await until_filled(events)
         say_ready()
         if ending == "error":
             raise ValueError("of the host")
