@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from engine_scripts import EndlessFeed, Listening, ScriptedFeed, pause, quote
 
 from scheduler import Lagged
@@ -98,21 +99,21 @@ def test_a_listener_waits_only_as_long_as_it_says_and_loses_nothing() -> None:
     assert "nothing" in names
 
 
-async def cancel_and_ask(_: Any, events: Any, first: Any) -> Any:
-    await trio.lowlevel.checkpoint()
-    assert first.cancel()
-    return events.fetch()  # in the same step, so that the first has not ended
+@pytest.mark.parametrize("is_waiting", [True, False])
+def test_a_request_for_events_may_follow_a_cancelled_one_at_once(is_waiting: bool) -> None:
+    async def ask_twice(_: Any) -> Any:
+        first = events.fetch()
+        assert first is not None
+        if is_waiting:
+            await trio.testing.wait_all_tasks_blocked()
+        assert first.cancel()  # where it waits not yet: before its turn
+        return events.fetch()
 
-
-def test_a_request_for_events_may_follow_a_cancelled_one_at_once() -> None:
     with open_thread_bridge(engine()) as bridged:
         events = bridged.events()._events
         for _ in range(30):
-            first = events.fetch()
-            assert first is not None
-            bridged.submit(pause(0)).result()  # the first waits now
-            again = bridged.submit(cancel_and_ask, events, first).result()
-            bridged.submit(pause(0)).result()
+            again = bridged.submit(ask_twice).result()
+            bridged.submit(pause(0.001)).result()
             assert not again.done()
             again.cancel()
 

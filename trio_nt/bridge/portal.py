@@ -125,6 +125,8 @@ class EngineThread:
     ) -> None:
         scope = trio.CancelScope()
         future.add_done_callback(lambda done: self._soon(scope.cancel) if done.cancelled() else None)
+        if future.cancelled():  # before its turn; nothing of it may be in the way of the caller's next call
+            return
         # The caller may cancel its future at any moment, also between two lines here: then there is nobody to tell.
         try:
             with scope:
@@ -164,7 +166,6 @@ class Events:
         self._receiver = receiver
         self._ready: deque[Event | Lagged] = deque()  # filled while empty, with what one receiver holds: bounded
         self._fetching: Future[None] | None = None
-        self._turn = trio.Lock()
 
     def fetch(self) -> "Future[None] | None":
         """Done when there is something to ``take``, or ``has_ended``; None where that is so now.
@@ -196,17 +197,16 @@ class Events:
         self._thread._soon(self._receiver.close)
 
     async def _fetch(self, engine: Engine) -> None:
-        async with self._turn:  # one that was cancelled a moment ago may still be there, or have just succeeded
-            if self._ready:
-                return
-            try:
-                batch = await self._receiver.receive_batch()
-            except Lagged as lagged:
-                self._ready.append(lagged)
-            except trio.EndOfChannel:
-                self.has_ended = True
-            else:
-                self._ready.extend(batch)
+        if self._ready:  # one that was cancelled a moment ago had just succeeded
+            return
+        try:
+            batch = await self._receiver.receive_batch()
+        except Lagged as lagged:
+            self._ready.append(lagged)
+        except trio.EndOfChannel:
+            self.has_ended = True
+        else:
+            self._ready.extend(batch)
 
 
 def raised_by(error: BaseException | None, failure: BaseException | None) -> BaseException | None:
