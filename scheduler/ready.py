@@ -15,11 +15,15 @@ to the least one of the lanes that did not sleep, and whatever it was owed is fo
 
 A choice is a *batch*: entries worth one quantum, one to 64. Lanes are mixed in it as their virtual run times say, and
 the batch ends as soon as the lane whose turn it is has nothing left to give; so a single task gets its lane's share.
+
+Entries sent back are a lane's next batch by themselves: whoever came after them waits until they have run. So nobody is
+overtaken by more entries than one batch holds, however often they are sent back.
 """
 
 from collections import deque
 from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
+from itertools import islice
 from typing import Any, Generic, Literal, TypeVar
 
 from scheduler.lanes import LaneSettings, TaskPriority
@@ -57,6 +61,7 @@ class Lane:
 
     __slots__ = (
         "above",
+        "available",
         "billed_s",
         "billed_steps",
         "bit",
@@ -89,6 +94,7 @@ class Lane:
         self.step_s = FIRST_STEP_GUESS_S
         self.ready = 0  # entries runnable or running
         self.queued = 0  # entries waiting in `queue` or `returned`
+        self.available = 0  # those of them that the batch being chosen may take
         self.queue: deque[tuple[int, Any]] = deque()  # in order of waking; may hold stale pairs
         self.returned: list[tuple[int, Any]] = []  # a heap: entries sent back or moved here
 
@@ -223,6 +229,8 @@ class ReadyLanes(Generic[E]):
         waiting = [lane for lane in self.lower if lane.queued]
         if not waiting:
             return ()
+        for lane in waiting:
+            lane.available = self._count_returned(lane) or lane.queued
         if len(waiting) == 1:
             return self._grant_from(waiting[0], quantum_s, above)
         return self._grant_mixed(waiting, quantum_s, above)
@@ -277,7 +285,7 @@ class ReadyLanes(Generic[E]):
         self.mask |= lane.bit
 
     def _grant_from(self, lane: Lane, quantum_s: float, above: int | None) -> Sequence[E]:
-        count = min(MAX_BATCH, lane.queued, max(1, int(quantum_s / (lane.step_s + STEP_OVERHEAD_S))))
+        count = min(MAX_BATCH, lane.available, max(1, int(quantum_s / (lane.step_s + STEP_OVERHEAD_S))))
         if above is None:
             above = lane.above
             if self.strict and lane.owed_s > 0:
@@ -293,7 +301,7 @@ class ReadyLanes(Generic[E]):
         while len(batch) < MAX_BATCH:
             lane, owed = self._whose_turn(waiting)
             cost = lane.step_s + STEP_OVERHEAD_S
-            if not lane.queued or (batch and cost > room):
+            if not lane.available or (batch and cost > room):
                 break
             above_lane = lane.above & CRITICAL_BIT if owed else lane.above
             batch += self._grant_several(lane, above_lane if above is None else above, 1)
@@ -311,7 +319,7 @@ class ReadyLanes(Generic[E]):
         for lane in waiting:
             if lane.planned_s < first.planned_s:
                 first = lane
-            if lane.queued and lane.planned_owed_s > (most_owed.planned_owed_s if most_owed else 0.0):
+            if lane.available and lane.planned_owed_s > (most_owed.planned_owed_s if most_owed else 0.0):
                 most_owed = lane
         return (first, False) if most_owed is None else (most_owed, True)
 
@@ -328,7 +336,7 @@ class ReadyLanes(Generic[E]):
             lane.returned = sorted(pair for pair in lane.returned if _is_live(pair, lane))
 
     def _grant_several(self, lane: Lane, above: int, count: int) -> list[E]:
-        """The first ``count`` of the lane's ``queued`` entries, at most that many."""
+        """The first ``count`` of the lane's entries, at most as many as are ``available``."""
         queue, returned = lane.queue, lane.returned
         batch: list[E] = []
         while len(batch) < count:
@@ -338,10 +346,21 @@ class ReadyLanes(Generic[E]):
                 entry.state = GRANTED
                 entry.above = above
                 batch.append(entry)
+        lane.available -= count
         lane.queued -= count
         self.queued -= count
         self.outstanding += count
         return batch
+
+    @staticmethod
+    def _count_returned(lane: Lane) -> int:
+        """How many entries wait in ``returned``, a batch at most; one that was moved here counts as sent back."""
+        if not lane.returned:
+            return 0
+        count = sum(1 for _ in islice((pair for pair in lane.returned if _is_live(pair, lane)), MAX_BATCH))
+        if not count:
+            lane.returned.clear()
+        return count
 
 
 def _is_live(pair: tuple[int, Entry], lane: Lane) -> bool:

@@ -241,7 +241,7 @@ async def main(task: Task) -> None:
 
 async def connected(trader: Trader, nursery: trio.Nursery) -> None:
     """Connect and reconcile; a venue that does not answer at first is asked again."""
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         while True:
             try:
                 await nursery.start(lambda task_status: trader.gateway.run_updates(task_status=task_status))

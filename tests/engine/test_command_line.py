@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from command_output import without_long_steps
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +23,7 @@ def environment() -> dict[str, str]:
 def trio_nt(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "trio_nt", *arguments],
-        cwd=folder, env=environment(), capture_output=True, text=True, check=False, timeout=60,
+        cwd=folder, env=environment(), capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
 
 
@@ -144,8 +145,8 @@ def test_ctrl_c_ends_a_run_with_its_report(folder: Path) -> None:
         until_it_catches_signals(process.pid)
         time.sleep(4)
         process.send_signal(signal.SIGINT)
-        report, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (0, "")
+        report, errors = process.communicate(timeout=120)
+    assert (process.returncode, without_long_steps(errors)) == (0, "")
     assert "events sent by the venue = received" in report
     assert "BROKEN" not in report
 
@@ -162,7 +163,7 @@ def test_a_second_ctrl_c_ends_it_at_once(folder: Path) -> None:
         "    print('still here')\n"
     )
     command = [sys.executable, "-c", program]
-    result = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=30)
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=240)
     assert (result.returncode, result.stdout, result.stderr) == (130, "True\n", "")
 
 
@@ -171,7 +172,7 @@ def test_progress_is_shown_on_a_terminal_alone(folder: Path) -> None:
     parent, child = pty.openpty()
     command = [sys.executable, "-m", "trio_nt", "run", "--for", "2"]
     result = subprocess.run(
-        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=child, check=False, timeout=60
+        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=child, check=False, timeout=240
     )
     os.close(child)
     shown = os.read(parent, 100_000).decode()

@@ -101,7 +101,7 @@ def does(*actions: Any) -> Listening:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while not condition():
             await trio.sleep(0.01)
 
@@ -263,7 +263,7 @@ class TestHalted:
         async with running(tmp_path, venue) as engine:
             events = engine.events()
             mark_halted(tmp_path / "j.sqlite", "kill switch", 1)
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 async for event in events:
                     if isinstance(event, Halted):
                         break

@@ -273,7 +273,7 @@ async def test_proposals_that_waited_for_room_are_not_lost_when_their_strategy_i
     async with open_engine(**arguments([ScriptedFeed(quote("ABC", 10.0), wait(go))], strategy, signal_capacity=2,
                                        order_capacity=1)) as engine:  # fmt: skip
         await engine.start()
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while not strategy.seen:
                 await trio.lowlevel.checkpoint()
         await engine.stop_strategy("listening")

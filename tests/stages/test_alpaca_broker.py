@@ -65,7 +65,7 @@ class Heard:
                 self.updates += await receiver.receive()
 
     async def until(self, order_id: str, kind: UpdateKind) -> BrokerUpdate:
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while True:
                 for update in self.updates:
                     if update.client_order_id == order_id and update.kind is kind:

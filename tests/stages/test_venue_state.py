@@ -118,7 +118,7 @@ async def test_nobody_is_told_before_the_disk_has_it(tmp_path, monkeypatch):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(post)
                 nursery.start_soon(read)
-                with trio.fail_after(10):  # it was accepted and filled, and is on its way to the disk
+                with trio.fail_after(60):  # it was accepted and filled, and is on its way to the disk
                     while (tmp_path / FILE).read_bytes().count(b"\n") < before + 2:
                         await trio.sleep(0.01)
                 await trio.sleep(0.05)

@@ -76,7 +76,7 @@ async def engine(tmp_path: Path, how: str) -> AsyncIterator[tuple[trio.Process, 
         assert process.stdout is not None
         assert process.stderr is not None
         try:
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 said = b""
                 while not said.endswith(b"\n"):
                     said += await process.stdout.receive_some()
@@ -93,7 +93,7 @@ async def engine(tmp_path: Path, how: str) -> AsyncIterator[tuple[trio.Process, 
 
 
 async def until_cancelled(broker: AlpacaBroker) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while await broker.open_orders():
             await trio.sleep(0.02)
 
@@ -110,7 +110,7 @@ async def test_working_orders_are_cancelled_when_the_engine_is(tmp_path: Path, h
         elif how == "stopped":
             os.kill(process.pid, signal.SIGSTOP)
         await until_cancelled(broker)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while not read_journal(tmp_path / "j.sqlite").halted:
                 await trio.sleep(0.05)
     assert reason in read_journal(tmp_path / "j.sqlite").halted
@@ -120,14 +120,14 @@ async def test_working_orders_are_cancelled_when_the_engine_is(tmp_path: Path, h
 async def test_an_engine_that_raises_has_not_closed_in_order(tmp_path: Path) -> None:
     async with engine(tmp_path, "raise") as (process, broker):
         await until_cancelled(broker)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             assert await process.wait() == 1  # it waited for its watchdog
 
 
 @pytest.mark.slow
 async def test_an_orderly_end_leaves_orders_alone(tmp_path: Path) -> None:
     async with engine(tmp_path, "end") as (process, broker):
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             assert await process.wait() == 0
         assert len(await broker.open_orders()) == 3
     assert read_journal(tmp_path / "j.sqlite").halted == ""

@@ -137,7 +137,7 @@ async def test_storing_is_written_in_the_background_and_waits_for_nothing(tmp_pa
             assert len(memory.recall([1.0])) == 2
             lock.execute("ROLLBACK")
         lock.close()
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while memory.statistics().waiting:
                 await trio.sleep(0.01)
 
@@ -150,7 +150,7 @@ async def test_a_disk_that_fails_is_named_and_ends_nothing(tmp_path: Path, caplo
             other.execute("DROP TABLE episode")
         other.close()
         memory.store([1.0], 1.0)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while not memory.statistics().problem:
                 await trio.sleep(0.01)
         memory.store([1.0], 2.0)

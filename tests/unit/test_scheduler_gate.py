@@ -42,7 +42,7 @@ def run(async_fn: Callable[..., Any], *args: Any) -> Any:
     """In a Trio run of its own, with a bound: a gate that hangs is a failure, not a timeout of the suite."""
 
     async def bounded() -> Any:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             return await async_fn(*args)
 
     return trio.run(bounded)

@@ -27,7 +27,7 @@ CRITICAL, HIGH, MEDIUM, LOW, BACKGROUND = TaskPriority
 
 def run(async_fn: Callable[..., Any], *args: Any) -> Any:
     async def bounded() -> Any:
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             return await async_fn(*args)
 
     return trio.run(bounded)
