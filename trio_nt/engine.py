@@ -126,7 +126,13 @@ class Engine:
         self._closed = trio.Event()
         self._sequence = RowSequence()
         self._feeds = EngineFeeds(
-            self.feeds, self._sender, self.tasks, stopping=self._stopping, publish=self._bus.publish, now_ns=now_ns
+            self.feeds,
+            self._sender,
+            self.tasks,
+            stopping=self._stopping,
+            publish=self._bus.publish,
+            now_ns=now_ns,
+            rows_sent=lambda: self.market.rows_sent + self.bars.rows_sent,
         )
         self.supervisor = StrategySupervisor(
             config.instruments,

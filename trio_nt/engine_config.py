@@ -47,8 +47,8 @@ class EngineConfig:
         state_folder: keeps what strategies save across runs, for one engine at a time; None keeps it in memory.
         state_every_s: how often running strategies are asked for what to save; None: only when they stop.
         on_exit: what closing does with working orders: ``cancel`` or ``keep`` them.
-        exit_timeout_s: how long each step of closing waits: for feeds, for strategies that are in the middle of
-            something, for working orders to end.
+        exit_timeout_s: how long each step of closing waits: for feeds (from the last row that one of them sent), for
+            strategies that are in the middle of something, for working orders to end.
         sum_up_every_s: how often the journal gets a summary of positions and money, so that the next start is quick and
             old orders may be forgotten. Closing gives it one as well.
         on_progress: told in a few words what the start is doing (compiling features takes seconds the first time).

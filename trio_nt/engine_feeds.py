@@ -10,6 +10,8 @@ from trio_nt.feeds.base import Feed
 from trio_nt.feeds.market_ring import EngineSender
 from trio_nt.model.events import FeedState
 
+_LONGEST_END = 12  # times the patience for a feed that goes on sending after it was asked to finish
+
 
 class EngineFeeds:
     """Runs feeds, and asks for the engine's end when the last of them has ended.
@@ -18,6 +20,7 @@ class EngineFeeds:
         make_sender: what a feed sends its rows with.
         stopping: set where the end was asked for; no feed begins then.
         publish: told what becomes of each feed.
+        rows_sent: how many rows all of them have sent.
     """
 
     def __init__(
@@ -29,6 +32,7 @@ class EngineFeeds:
         stopping: trio.Event,
         publish: Callable[[FeedState], None],
         now_ns: Callable[[], int],
+        rows_sent: Callable[[], int],
     ) -> None:
         self._feeds = list(feeds)
         self._make_sender = make_sender
@@ -36,6 +40,7 @@ class EngineFeeds:
         self._stopping = stopping
         self._publish = publish
         self._now_ns = now_ns
+        self._rows_sent = rows_sent
         self._scopes: list[trio.CancelScope] = []
         self._running = 0
         self._left = len(self._feeds)
@@ -53,15 +58,23 @@ class EngineFeeds:
             self._running += 1
             await self._tasks.start(TaskPriority.CRITICAL, self._run, feed, name=f"feed {feed!r}")
 
-    async def end(self, timeout_s: float) -> None:
-        """Let feeds finish what they were sent, where they know how to; cancel the others."""
-        with trio.move_on_after(timeout_s):
-            for feed in self._feeds:
-                finish = getattr(feed, "finish", None)
-                if finish is not None:
-                    await finish()
+    async def end(self, patience_s: float) -> None:
+        """Let feeds finish what they were sent, where they know how to; cancel the others.
+
+        A feed is cancelled that has sent no row for ``patience_s``: what a busy machine has yet to read is still read.
+        """
+        with trio.move_on_after(patience_s * _LONGEST_END):
+            with trio.move_on_after(patience_s):
+                for feed in self._feeds:
+                    finish = getattr(feed, "finish", None)
+                    if finish is not None:
+                        await finish()
             if all(hasattr(feed, "finish") for feed in self._feeds):
-                await self._tasks.until(lambda: not self._running)
+                sent = -1
+                while self._running and self._rows_sent() > sent:
+                    sent = self._rows_sent()
+                    with trio.move_on_after(patience_s):
+                        await self._tasks.until(lambda: not self._running)
         for scope in self._scopes:
             scope.cancel()
         await self._tasks.until(lambda: not self._running)

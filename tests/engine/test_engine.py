@@ -105,6 +105,38 @@ async def test_every_strategy_sees_every_row_of_every_feed(rows: int) -> None:
     assert sum("described nowhere" in line for line in report.assumptions) == 2
 
 
+class Finishing:
+    """Has ``rows`` quotes left to read when it is asked to finish, and then a connection that says nothing more."""
+
+    def __init__(self, rows: int, *, ends: bool) -> None:
+        self.rows, self.ends = rows, ends
+        self.asked = trio.Event()
+
+    async def run(self, send: Any, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        await self.asked.wait()
+        for _ in range(self.rows):
+            await trio.sleep(0.2)
+            await quote("ABC", 10.0)(send)
+        if not self.ends:
+            await trio.sleep_forever()
+
+    async def finish(self) -> None:
+        self.asked.set()
+
+
+@pytest.mark.parametrize("ends", [True, False])
+async def test_a_feed_that_still_has_to_read_is_waited_for_and_one_that_hears_nothing_is_not(ends: bool) -> None:
+    strategy = Listening()
+    with trio.fail_after(60):
+        async with open_engine(**arguments([Finishing(8, ends=ends)], strategy, exit_timeout_s=1.0)) as engine:
+            await engine.start()
+            engine.stop()
+            report = await engine.wait()
+    assert report.ok, report.checks
+    assert len(strategy.seen) == 8
+
+
 async def test_flagged_rows_are_counted_and_never_traded_on() -> None:
     strategy = Listening(lambda event, context: buy(event.instrument, 1))
     feed = ScriptedFeed(quote("ABC", np.array([np.nan, -1.0, 10.0])), quote("ABC", 10.0, bid=11.0), pause())
