@@ -4,6 +4,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
+from scheduler_examples import EXAMPLES
 
 from scheduler.lanes import DEFAULT_LANES, TaskPriority
 from scheduler.ready import (
@@ -198,6 +199,7 @@ class StrictMachine(ReadyMachine):
 
 TestShares = ReadyMachine.TestCase
 TestStrict = StrictMachine.TestCase
+TestShares.settings = TestStrict.settings = EXAMPLES
 
 
 def run_saturated(ready: ReadyLanes[Entry], entries: list[Entry], step_s: dict[int, float], total_s: float) -> None:
@@ -215,6 +217,7 @@ def run_saturated(ready: ReadyLanes[Entry], entries: list[Entry], step_s: dict[i
             ready.again(entry)
 
 
+@EXAMPLES
 @given(
     tasks=st.lists(st.integers(1, 20), min_size=4, max_size=4),
     steps_us=st.lists(st.integers(5, 100), min_size=4, max_size=4),
@@ -234,6 +237,7 @@ def test_shares_do_not_depend_on_the_number_or_length_of_tasks(tasks: list[int],
         assert abs(lane.busy_s - ideal) <= 2 * 200e-6 + 2 * max(step_s.values()), lane.index
 
 
+@EXAMPLES
 @given(sleep_s=st.floats(0.001, 10.0), sleeper=st.integers(1, 4), other=st.integers(1, 4))
 def test_a_lane_that_slept_gains_no_credit(sleep_s: float, sleeper: int, other: int) -> None:
     if sleeper == other:
@@ -271,6 +275,7 @@ def test_the_quota_leaves_the_lower_lanes_their_part() -> None:
         assert lane.busy_s / total >= 0.0099, lane.index
 
 
+@EXAMPLES
 @given(sent_back=st.lists(st.sets(st.integers(0, MAX_BATCH - 1)), max_size=30))
 def test_nobody_is_overtaken_by_more_than_a_batch(sent_back: list[set[int]]) -> None:
     """However often a tick ends in mid-batch, and whichever entries of it Trio had let go first."""

@@ -11,6 +11,7 @@ import attrs
 import hypothesis.strategies as st
 import trio
 from hypothesis import given
+from scheduler_examples import EXAMPLES
 from trio.testing import MockClock
 
 from scheduler import Scheduler, TaskPriority, open_scheduler
@@ -240,6 +241,7 @@ OPTIONS = st.fixed_dictionaries(
 )
 
 
+@EXAMPLES
 @given(tasks=TASKS, options=OPTIONS)
 def test_a_program_runs_the_same_in_lanes(tasks: list[tuple[TaskPriority, list[Operation]]], options: Any) -> None:
     plain, gated = Program(tasks), Program(tasks)

@@ -6,6 +6,7 @@ from typing import Any
 import hypothesis.strategies as st
 import trio
 from hypothesis import given
+from scheduler_examples import EXAMPLES
 from trio.testing import MockClock
 
 from scheduler import TaskPriority, open_scheduler
@@ -51,6 +52,7 @@ class Exchange:
         return len(woken)
 
 
+@EXAMPLES
 @given(lanes=st.lists(LANES, min_size=1, max_size=8), actions=ACTIONS, policy=POLICIES, quantum_s=QUANTA)
 def test_nothing_is_lost_and_everything_ends(
     lanes: list[TaskPriority], actions: list[Any], policy: Any, quantum_s: float
@@ -91,6 +93,7 @@ def test_nothing_is_lost_and_everything_ends(
     assert len(received) + len(exchange.items) == sent
 
 
+@EXAMPLES
 @given(
     lanes=st.lists(LANES, min_size=1, max_size=12),
     policy=POLICIES,
