@@ -260,7 +260,9 @@ def paced_rows(case: str, items: list[Outgoing], gate: float, sync: tuple[float,
 
 KILL = "kill switch, HIGH saturated"
 KILLER = """
-import sys, time, trio
+import os, sys, time
+os.sched_setaffinity(0, range(os.cpu_count()))  # as from a shell: not bound to the engine's core
+import trio
 from pathlib import Path
 from benchmarks.rig import KEY, instruments
 from trio_nt.execution.alpaca import open_alpaca

@@ -321,13 +321,19 @@ async def _with_venue_checks(
 ) -> Report:
     state = await _ask(venue, "/v2/simulation")
     sessions = feed.statistics().sessions
-    sent = [session.events_sent for session in sessions]
     received = sum(session.events_received for session in sessions)
+    by_venue = [state["sessions"].get(session.name, {}) for session in sessions]
+    sent = [
+        venue.get("events_sent") if session.events_sent is None else session.events_sent
+        for session, venue in zip(sessions, by_venue, strict=True)
+    ]
+    dropped = sum(venue.get("events_dropped", 0) for venue in by_venue)
     told = "not said" if None in sent else sum(count for count in sent if count is not None)
     books = engine.desk.books
     acknowledged = sum(bool(order.broker_order_id) for order in engine.desk.orders)
     checks = (
         Check.equal("events sent by the venue = received", told, received),
+        *([Check.equal("events not sent: read too slowly", dropped, 0)] if dropped else []),
         Check.equal("events received = in the ring", received, engine.market.rows_sent),
         *report.checks,
         Check.equal("orders acknowledged = in the venue's book", acknowledged, state["orders"]),
