@@ -54,6 +54,7 @@ from trio_nt.feeds.alpaca import AlpacaFeed
 from trio_nt.risk.limits import SelfTrade
 
 SYMBOLS = 4
+MOST_RESTING = 10  # of each instrument; no limit of risk's, which counts abandoned orders as well: they add up
 CARRIES_AFTER = 50  # records: short lives are to sum up, too
 DEADLINE_S = 60
 
@@ -119,11 +120,13 @@ class Maker(Watched):
         resting = [
             order
             for order in context.orders(quote.instrument)
-            if order.order_type is OrderType.LIMIT and order.state in (OrderState.ACCEPTED, OrderState.PARTIALLY_FILLED)
+            if order.order_type is not OrderType.MARKET
+            and order.state in (OrderState.ACCEPTED, OrderState.PARTIALLY_FILLED)
         ]
-        if resting and self.choose.random() < 0.5:
+        is_full = len(resting) > MOST_RESTING
+        if resting and (is_full or self.choose.random() < 0.5):
             order = self.choose.choice(resting)
-            if self.choose.random() < 0.5:
+            if is_full or order.order_type is not OrderType.LIMIT or self.choose.random() < 0.5:
                 return Cancel(order.client_order_id)
             return Replace(order.client_order_id, quantity=order.quantity + 1)
         is_buy = self.choose.random() < 0.5
@@ -138,7 +141,7 @@ def config(task: Task) -> EngineConfig:
     return EngineConfig(
         instruments=venue_instruments(SYMBOLS),
         limits=RiskLimits(
-            submit_rate_per_s=None, stale_after_s=None, price_collar=None, max_open_orders=60, leverage=None,
+            submit_rate_per_s=None, stale_after_s=None, price_collar=None, max_open_orders=None, leverage=None,
             self_trade=SelfTrade.CANCEL_WORKING,
         ),
         gateway=GatewaySettings(

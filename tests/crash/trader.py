@@ -41,6 +41,7 @@ from trio_nt.storage.journal import Heard
 
 INSTRUMENTS = venue_instruments(4, maker_fee=Decimal(0), taker_fee=Decimal("0.0001"))
 PREFIX = "crash-"
+MOST_RESTING = 40  # no limit of risk's, which counts abandoned orders as well: they add up
 
 
 class Trader:
@@ -53,7 +54,7 @@ class Trader:
         self.risk = RiskEngine(
             INSTRUMENTS,
             RiskLimits(
-                submit_rate_per_s=None, stale_after_s=None, price_collar=None, max_open_orders=60,
+                submit_rate_per_s=None, stale_after_s=None, price_collar=None, max_open_orders=None,
                 self_trade=SelfTrade.ALLOW, split_flips=False,
             ),
             order_ids=lambda: f"{run}{next(numbers)}",
@@ -111,10 +112,11 @@ class Trader:
             await trio.sleep(0.003)
 
     def choice(self, choose: random.Random) -> Action:
-        working = [order for order in self.table.working() if order.order_type is OrderType.LIMIT]
-        if working and choose.random() < 0.3:
+        working = [order for order in self.table.working() if order.order_type is not OrderType.MARKET]
+        is_full = len(working) > MOST_RESTING
+        if working and (is_full or choose.random() < 0.3):
             order = choose.choice(working)
-            if choose.random() < 0.5:
+            if is_full or order.order_type is not OrderType.LIMIT or choose.random() < 0.5:
                 return Cancel(order.client_order_id, strategy_id=order.strategy_id)
             return Replace(order.client_order_id, quantity=order.quantity + 1, strategy_id=order.strategy_id)
         side, instrument = choose.choice(list(Side)), choose.choice(INSTRUMENTS.ids)
