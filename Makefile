@@ -11,7 +11,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 help:
 	@echo 'make run        trade for 20 seconds in a simulated market, then report'
 	@echo 'make test       run the tests'
-	@echo 'make test-long  run the tests with many more generated examples, and 2,000 kills'
+	@echo 'make test-long  run the tests with many more generated examples, and 2,200 kills'
 	@echo 'make types      check types (mypy, strict)'
 	@echo 'make lint       check style (ruff, flake8-async)'
 	@echo 'make bench      run the benchmarks'

@@ -225,7 +225,7 @@ class Engine:
             self._proposals_receiver, refresh=self._refresh_prices, decide=self._decide, stamps=self.stamps
         )
         await self.tasks.start(CRITICAL, self.gateway.run_updates, name="execution: updates", endless=True)
-        self.initial_cash = dict((await self.broker.account()).cash)
+        self.initial_cash = dict(await self.recovery.cash())
         risk.set_cash(self.initial_cash)
         self.desk.books.set_cash(self.initial_cash)
         self._portfolio_sender.set(self.desk.portfolio())
@@ -553,7 +553,7 @@ class Engine:
         try:
             await self.journal.flush()
         except JournalError as error:
-            self.gateway.halt(str(error))
+            self.gateway.halt(f"the journal cannot record: {error}")
         self.tasks.cancel_all()
         await self.tasks.until(lambda: not self.tasks.running)
         self._bus.end()

@@ -10,7 +10,7 @@ Rules
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 
 import trio
@@ -77,6 +77,7 @@ class EngineRecovery:
         self._journal = journal
         self._now_ns = now_ns
         self._books = DeskBooks(desk, on_unknown)
+        self._broker: Broker
         self._reconciler: Reconciler | None = None
         self._carried_at = 0
 
@@ -117,6 +118,7 @@ class EngineRecovery:
             for record in recovered.records
             if isinstance(record, Heard) and record.update.execution is not None
         ]
+        self._broker = broker
         self._reconciler = Reconciler(
             broker,
             self._desk.orders,
@@ -138,6 +140,15 @@ class EngineRecovery:
         """Compare with the broker; see ``Reconciler.reconcile``."""
         assert self._reconciler is not None
         await self._reconciler.reconcile()
+
+    async def cash(self) -> Mapping[str, Decimal]:
+        """The account's cash by the broker's word, with exactly those executions in it that are booked. A checkpoint.
+
+        Raises:
+            ExecutionError: the broker could not be asked, or executions never pause.
+        """
+        assert self._reconciler is not None
+        return (await self._reconciler.as_booked(self._broker.account)).cash
 
     @property
     def history(self) -> Sequence[Reconciliation]:

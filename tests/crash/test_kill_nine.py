@@ -3,25 +3,30 @@ lost, none doubled, no execution counted twice; whenever and wherever they died,
 """
 
 import json
-import os
-import random
 import shutil
-import subprocess
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import trio
-from crash_rig import Venue, check, of_venue, settled, trader, traders, venue
+from crash_rig import (
+    FAULTS,
+    KILLS,
+    Venue,
+    chance,
+    check,
+    check_unsent,
+    died_at,
+    failing_syncs,
+    life,
+    of_venue,
+    settled,
+    trader,
+    traders,
+    venue,
+)
 
-KILLS = int(os.environ.get("TRIO_NT_KILLS", "2000" if os.environ.get("HYPOTHESIS_PROFILE") == "long" else "200"))
 GROUPS = 10
-FAULTS = {
-    "delay": 0.1, "delay_s": 0.03, "drop_request": 0.01, "drop_response": 0.01, "duplicate": 0.03, "reorder": 0.03,
-    "error": 0.03, "reset": 0.02, "silence_s": 0.05, "stream_duplicate": 0.05, "stream_reorder": 0.05,
-    "stream_slow": 0.02, "disconnect": 0.002, "slow_s": 0.02,
-}  # fmt: skip
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
@@ -29,23 +34,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 async def zygote(tmp_path: Path) -> AsyncIterator[Path]:
     async with traders(tmp_path) as path:
         yield path
-
-
-def chance() -> random.Random:
-    seed = int(os.environ.get("TRIO_NT_SEED", str(time.time_ns() % 100_000)))
-    print(f"TRIO_NT_SEED={seed}")
-    return random.Random(seed)
-
-
-async def life(zygote: Path, at: Venue, folder: Path, choose: random.Random, **task: object) -> None:
-    """One engine from its start to a random moment, often while it still recovers."""
-    async with trader(zygote, at.url, folder, **task) as opened:
-        if choose.random() < 0.7:
-            assert await opened.read("trading"), opened.lines
-        await trio.sleep(choose.uniform(0, 0.25))
-        opened.kill(writer_too=choose.random() < 0.3)
-        if choose.random() < 0.5:  # else the next one comes while the journal's writer is still at work
-            await opened.read("never")
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
@@ -82,14 +70,12 @@ async def test_no_order_is_lost_or_doubled_whenever_the_engine_dies(zygote, tmp_
 )
 async def test_death_at_a_certain_step(zygote, tmp_path, die):
     async with venue(tmp_path / "venue") as at:
+        unsent: list[str] = []
         for left in (5, 0, 2):
-            async with trader(zygote, at.url, tmp_path / "engine", die=f"{die} {left}") as opened:
-                with trio.move_on_after(1.0):
-                    await opened.read("never")
-                    assert opened.lines[-1] in ("trading", f"pid {opened.pid}")
-                    continue
-                opened.kill()  # it did not come to that step so often
+            unsent += await died_at(zygote, at, tmp_path / "engine", f"{die} {left}")
         check(await settled(zygote, at.url, tmp_path / "engine"), at.log)
+        assert len(unsent) == 3 * (die == "submit before")
+        check_unsent(unsent, at.log, tmp_path / "engine")
 
 
 @pytest.mark.parametrize("left", [0, 1, 5])
@@ -168,33 +154,11 @@ async def known_or_refused(zygote: Path, at: Venue, folder: Path) -> None:
     assert set(told["executions"]) <= set(executions)
 
 
-SHIM = """
-#define _GNU_SOURCE
-#include <errno.h>
-#include <stdlib.h>
-static int left = -1;
-static int fail(void) {
-    if (left < 0) { const char *text = getenv("SYNCS_THAT_WORK"); left = text ? atoi(text) : 1 << 30; }
-    if (left > 0) { left--; return 0; }
-    errno = EIO;
-    return -1;
-}
-int fsync(int fd) { return fail(); }
-int fdatasync(int fd) { return fail(); }
-"""
-
-
 async def test_a_disk_that_does_not_sync_halts_trading_and_nothing_leaves_unrecorded(zygote, tmp_path):
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("needs a C compiler, to make fsync fail")
-    (tmp_path / "shim.c").write_text(SHIM)
-    library = tmp_path / "shim.so"
-    command = [compiler, "-shared", "-fPIC", "-o", str(library), str(tmp_path / "shim.c")]
-    assert (await trio.run_process(command, stderr=subprocess.STDOUT)).returncode == 0
+    library = await failing_syncs(tmp_path)
     async with venue(tmp_path / "venue") as at:
         for works in (25, 60):
-            environment = {"LD_PRELOAD": str(library), "SYNCS_THAT_WORK": str(works)}
+            environment = {"LD_PRELOAD": library, "SYNCS_THAT_WORK": str(works)}
             async with trader(zygote, at.url, tmp_path / "engine", environment=environment) as opened:
                 assert await opened.read("trading")
                 said = await opened.read("halted: ")

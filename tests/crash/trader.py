@@ -1,9 +1,5 @@
 """An engine's order side alone, trading as fast as it can against a venue until it is killed.
 
-Run as a process, ``python trader.py SOCKET``, it forks a trader for each connection, so that one is there at once: the
-connection's first line says what to do (``Task`` as JSON), what the trader says comes back, and the connection ends
-when the trader and its journal's writer are dead.
-
 A trader restores its journal, reconciles, then sends market orders, resting orders, stops, cancels and replaces. To
 settle, it sends nothing new: it cancels what works, waits until every order has its end, and tells what it knows.
 """
@@ -12,22 +8,20 @@ import itertools
 import json
 import os
 import random
-import signal
-import socket
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 
-import attrs
 import trio
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from forking import Doomed, Task, serve, truth
+
 from scheduler.mailbox import open_mailbox
-from trio_nt.errors import ExecutionError, JournalError
+from trio_nt.errors import ExecutionError
 from trio_nt.exchange.market import venue_instruments
 from trio_nt.execution.alpaca import open_alpaca
 from trio_nt.execution.gateway import Gateway, GatewaySettings, Outgoing
@@ -47,50 +41,7 @@ from trio_nt.storage.journal import Heard
 
 INSTRUMENTS = venue_instruments(4, maker_fee=Decimal(0), taker_fee=Decimal("0.0001"))
 PREFIX = "crash-"
-
-
-@attrs.frozen
-class Task:
-    """``die`` is a broker's method, when, and how often it may be called first: ``submit before 3``. ``clock_s`` is
-    added to the wall clock. ``environment`` is for the journal's writer.
-    """
-
-    url: str
-    folder: str
-    settle: bool = False
-    die: str = ""
-    kill_first: bool = False
-    lock_wait_s: float = 10.0
-    clock_s: float = 0.0
-    environment: dict[str, str] = attrs.field(factory=dict)
-
-    def now_ns(self) -> int:
-        return time.time_ns() + int(self.clock_s * 1e9)
-
-
-class Doomed:
-    """A broker with which the process dies before or after a certain call."""
-
-    def __init__(self, broker: object, die: str) -> None:
-        self._broker = broker
-        self._method, self._when, left = die.split()
-        self._left = int(left)
-
-    def __getattr__(self, name: str) -> object:
-        found = getattr(self._broker, name)
-        if name != self._method:
-            return found
-
-        async def call(*arguments: object, **options: object) -> object:
-            self._left -= 1
-            if self._left < 0 and self._when == "before":
-                os.kill(os.getpid(), signal.SIGKILL)
-            answer = await found(*arguments, **options)
-            if self._left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return answer
-
-        return call
+MOST_RESTING = 40  # no limit of risk's, which counts abandoned orders as well: they add up
 
 
 class Trader:
@@ -103,7 +54,7 @@ class Trader:
         self.risk = RiskEngine(
             INSTRUMENTS,
             RiskLimits(
-                submit_rate_per_s=None, stale_after_s=None, price_collar=None, max_open_orders=60,
+                submit_rate_per_s=None, stale_after_s=None, price_collar=None, max_open_orders=None,
                 self_trade=SelfTrade.ALLOW, split_flips=False,
             ),
             order_ids=lambda: f"{run}{next(numbers)}",
@@ -161,10 +112,11 @@ class Trader:
             await trio.sleep(0.003)
 
     def choice(self, choose: random.Random) -> Action:
-        working = [order for order in self.table.working() if order.order_type is OrderType.LIMIT]
-        if working and choose.random() < 0.3:
+        working = [order for order in self.table.working() if order.order_type is not OrderType.MARKET]
+        is_full = len(working) > MOST_RESTING
+        if working and (is_full or choose.random() < 0.3):
             order = choose.choice(working)
-            if choose.random() < 0.5:
+            if is_full or order.order_type is not OrderType.LIMIT or choose.random() < 0.5:
                 return Cancel(order.client_order_id, strategy_id=order.strategy_id)
             return Replace(order.client_order_id, quantity=order.quantity + 1, strategy_id=order.strategy_id)
         side, instrument = choose.choice(list(Side)), choose.choice(INSTRUMENTS.ids)
@@ -187,22 +139,12 @@ class Trader:
             print("stuck:", *self.table.working(), self.gateway.statistics(), flush=True)
 
     def told(self) -> dict[str, object]:
-        found = self.reconciler.history
+        positions = {instrument: self.risk.position(instrument) for instrument in INSTRUMENTS.ids}
         return {
-            "orders": {
-                order.client_order_id: [order.state.value, format(order.filled_quantity.normalize(), "f")]
-                for order in self.table
-            },
+            **truth(self.table, positions, self.reconciler.history),
             "executions": sorted(
                 fill.execution_id for fills in self.portfolio.fills_by_order.values() for fill in fills
             ),
-            "positions": {
-                instrument: format(self.risk.position(instrument).normalize(), "f")
-                for instrument in INSTRUMENTS.ids
-                if self.risk.position(instrument)
-            },
-            "differences": [[name, str(amount)] for result in found for name, amount in result.differences],
-            "halted": [result.halted for result in found if result.halted],
             "reserved": self.risk.exposure.open_orders(),
         }
 
@@ -251,42 +193,5 @@ async def connected(trader: Trader, nursery: trio.Nursery) -> None:
             await trio.sleep(0.05)
 
 
-def serve(path: str) -> None:
-    """Fork a trader for each connection."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen(64)
-        print("ready", flush=True)
-        while True:
-            connection, _ = listener.accept()
-            with connection:
-                if os.fork() == 0:
-                    listener.close()
-                    run(connection)
-
-
-def run(connection: socket.socket) -> None:
-    status = 1
-    try:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.setsid()
-        with connection.makefile("r") as lines:
-            task = Task(**json.loads(lines.readline()))
-        os.environ.update(task.environment)
-        os.dup2(connection.fileno(), 1)
-        connection.close()
-        print(f"pid {os.getpid()}", flush=True)
-        try:
-            trio.run(main, task)
-        except* JournalError as group:
-            print(f"refused: {group.exceptions[0]}", flush=True)
-        status = 0
-    except Exception:  # noqa: BLE001 - the test reads it
-        traceback.print_exc()
-    finally:
-        os._exit(status)
-
-
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], main)

@@ -4,7 +4,7 @@ import contextlib
 import os
 import resource
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -12,18 +12,19 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from engine_scripts import START_NS, Listening, ScriptedFeed, pause, quote
 
-from trio_nt import Instrument, Instruments, SimulatedBroker, buy, open_engine
+from trio_nt import Account, Instrument, Instruments, SimulatedBroker, buy, open_engine
 from trio_nt.engine import Engine
 from trio_nt.engine_config import EngineConfig
-from trio_nt.errors import JournalError
+from trio_nt.errors import JournalError, OutcomeUnknown
 from trio_nt.execution.gateway import GatewaySettings
 from trio_nt.execution.lookup import LookupSettings
 from trio_nt.model.actions import OrderType, TimeInForce
 from trio_nt.model.events import Filled, Halted
 from trio_nt.model.instruments import InstrumentKind, Side
-from trio_nt.model.orders import EXTERNAL, OrderRequest, OrderState
+from trio_nt.model.orders import EXTERNAL, BrokerUpdate, OrderRequest, OrderState
 from trio_nt.storage.durable import DurableJournal, open_journal
 from trio_nt.storage.journal import OrderIntent
 from trio_nt.storage.reading import mark_halted, read_journal
@@ -144,10 +145,41 @@ class TestRestart:
             assert two.desk.risk.exposure.long("ABC", "s") == 5
         assert [order.state for order in venue.exchange.orders.values()] == [OrderState.CANCELLED]  # on exit
 
+    @pytest.mark.parametrize("is_counted", [False, True])
+    async def test_a_fill_while_the_account_is_asked_for_counts_once_in_its_cash(
+        self, tmp_path: Path, is_counted: bool
+    ) -> None:
+        """The broker's word may have it and its news still be on the way; or the other way round."""
+
+        class Busy(Venue):
+            """Fills what rests, just before or just after it has looked at its cash."""
+
+            is_busy = False
+
+            async def account(self) -> Account:
+                answer = await super().account()
+                if self.is_busy:
+                    self.is_busy = False
+                    self.quote(8.0)
+                    if is_counted:
+                        answer = Account(dict(self.exchange.ledger.cash))
+                    else:
+                        await trio.testing.wait_all_tasks_blocked(0.02)  # until it has been told of
+                return answer
+
+        venue = Busy()
+        async with running(tmp_path, venue, strategy=does(buy("ABC", 5, limit_price=9)), on_exit="keep"):
+            await until(lambda: venue.exchange.orders)
+        venue.is_busy = True
+        async with running(tmp_path, venue) as two:
+            await until(lambda: two.desk.position("s", "ABC") == 5)
+            assert two.desk.books.account.cash["USD"] == venue.exchange.ledger.cash["USD"] < 100_000
+
     async def test_an_intended_order_is_never_sent_late(self, tmp_path: Path) -> None:
         venue = Venue()
         async with open_journal(tmp_path / "j.sqlite", account="a", lock_folder=tmp_path) as journal:
-            await journal.append([OrderIntent(foreign("nt-1-1"), "s", "", START_NS, START_NS)])
+            now_ns = Clock()()  # its signal is still valid: that alone would let it be sent again
+            await journal.append([OrderIntent(foreign("nt-1-1"), "s", "", now_ns, now_ns)])
         async with running(tmp_path, venue) as engine:
             order = engine.desk.orders.get("nt-1-1")
             assert order is not None
@@ -292,7 +324,7 @@ class TestAJournalThatFails:
             await until(lambda: engine.desk.books.fills == 1)
             os.kill(writer_of(engine.journal), signal.SIGKILL)
             await until(lambda: engine.halted)
-            assert engine.halted == "its writer is gone"
+            assert engine.halted == "the journal cannot record: its writer is gone"
             go.set()
             await until(lambda: engine.desk.refusals)
             assert failed(engine)[0] == "trading was not halted"
@@ -347,3 +379,44 @@ class TestUpdateStream:
             assert engine.recovery.history[1].new_fills == 1
             assert [type(event) for event in strategy.heard].count(Filled) == 1
             assert failed(engine) == []
+
+    async def test_an_execution_heard_of_elsewhere_while_positions_are_asked_for_is_no_difference(
+        self, tmp_path: Path
+    ) -> None:
+        class Busy(Venue):
+            """What rests is filled just after positions were looked at, and a look-up tells of it at once."""
+
+            told: Callable[[BrokerUpdate], object] | None = None
+
+            async def positions(self) -> Mapping[str, Decimal]:
+                held = dict(await super().positions())
+                if self.told is not None:
+                    told, self.told = self.told, None
+                    self.quote(8.0)
+                    for update in self.exchange.fills_since(0):
+                        told(update)
+                return held
+
+        venue = Busy()
+        async with running(tmp_path, venue, strategy=does(buy("ABC", 5, limit_price=9))) as engine:
+            await until(lambda: any(order.state is OrderState.ACCEPTED for order in engine.desk.orders))
+            venue.told = engine.gateway.hear
+            venue._listeners[0].end()
+            await until(lambda: len(engine.recovery.history) == 2)
+            assert engine.recovery.history[1].differences == ()
+            assert engine.desk.books.account.position("ABC").quantity == 5
+
+
+async def test_a_cancel_without_an_answer_is_not_counted_among_orders(tmp_path: Path) -> None:
+    class Silent(Venue):
+        async def cancel(self, client_order_id: str) -> None:
+            await super().cancel(client_order_id)
+            raise OutcomeUnknown("no answer")
+
+    venue = Silent()
+    async with running(tmp_path, venue, strategy=does(buy("ABC", 5, limit_price=9))) as engine:
+        await until(lambda: any(order.state is OrderState.ACCEPTED for order in engine.desk.orders))
+        engine.stop()
+        await engine.wait()
+        assert [order.state for order in engine.desk.orders] == [OrderState.CANCELLED]
+        assert failed(engine) == []

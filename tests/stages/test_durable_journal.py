@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from trio_nt.errors import JournalError
 from trio_nt.model.actions import OrderType, TimeInForce
 from trio_nt.model.instruments import Side
 from trio_nt.model.orders import BrokerUpdate, Execution, Liquidity, OrderRequest, UpdateKind
+from trio_nt.storage import writer
 from trio_nt.storage.durable import DurableJournal, open_journal
 from trio_nt.storage.journal import CancelIntent, HaltNote, Heard, OrderIntent, Record, ReplaceIntent
 from trio_nt.storage.reading import mark_halted, read_journal
@@ -241,6 +243,24 @@ def resource_limit(pid: int, size: int) -> None:
     import resource
 
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, size))
+
+
+def test_what_was_handed_over_is_committed_also_when_nobody_hears_the_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "CHUNK_BYTES", 16)  # the engine dies with more in the socket than is read at once
+    ours, theirs = socket.socketpair()
+    with theirs:
+        with ours:
+            for number in range(1, 4):
+                ours.sendall(writer.frame(number, [("halts", (1, f"reason {number}", number))]))
+        writer.serve(theirs, str(tmp_path / "j.sqlite"), 0)
+    with contextlib.closing(sqlite3.connect(tmp_path / "j.sqlite")) as database:
+        assert [reason for (reason,) in database.execute("SELECT reason FROM halts ORDER BY number")] == [
+            "reason 1",
+            "reason 2",
+            "reason 3",
+        ]
 
 
 def test_sqlite_is_recent_enough_for_what_the_journal_relies_on() -> None:

@@ -79,8 +79,8 @@ class TellsSending(Protocol):
 
 @attrs.frozen
 class GatewayStatistics:
-    """``unknown`` counts requests without an answer, ``abandoned`` orders never confirmed nor denied, ``unrecorded``
-    orders that were turned back here before they were journalled.
+    """``unknown`` counts orders whose first request had no answer that settled it, ``abandoned`` those never confirmed
+    nor denied, ``unrecorded`` those that were turned back here before they were journalled.
 
     ``in_flight`` counts requests without an answer yet, ``held`` those that wait for a place.
     """
@@ -339,6 +339,7 @@ class Gateway:
             try:
                 answer = await self._broker.submit(order.request())
             except DuplicateOrder:
+                self._unknown += 1
                 await self._lookup.submitted(order)  # an earlier attempt had arrived
                 return
         except OrderRejected as error:
@@ -377,7 +378,6 @@ class Gateway:
         except OrderRejected as error:
             await self._lookup.cancelled(order, str(error))
         except OutcomeUnknown:
-            self._unknown += 1
             await self._lookup.cancelled(order, "")
         except ExecutionError as error:
             self._conclude(order, UpdateKind.CANCEL_REJECTED, f"not sent: {error}")
@@ -394,7 +394,6 @@ class Gateway:
         except OrderRejected as error:
             self._conclude(order, UpdateKind.REPLACE_REJECTED, str(error))
         except OutcomeUnknown:
-            self._unknown += 1
             await self._lookup.replaced(order, decision.quantity, decision.limit_price)
         except ExecutionError as error:
             self._conclude(order, UpdateKind.REPLACE_REJECTED, f"not sent: {error}")

@@ -82,7 +82,8 @@ class OrderTable:
     """Every working order and the last ``keep_final`` ended ones.
 
     ``incomplete`` holds orders that the venue calls filled though executions are missing: they need a look-up.
-    ``unplaced`` counts updates about orders that are not known and do not say enough to be adopted.
+    ``executions`` counts those that were booked, ``unplaced`` updates about orders that are not known and do not say
+    enough to be adopted.
     """
 
     def __init__(self, *, keep_final: int = 100_000) -> None:
@@ -95,7 +96,7 @@ class OrderTable:
         self._cancel_pending: set[str] = set()
         self._replace_pending: dict[str, tuple[Decimal | None, Decimal | None]] = {}
         self.incomplete: dict[str, Order] = {}
-        self.unplaced = 0
+        self.executions = self.unplaced = 0
 
     # ── reading ──
 
@@ -235,6 +236,7 @@ class OrderTable:
             return _NO_EVENTS
         order_id = order.client_order_id
         self._seen.add(execution.execution_id)
+        self.executions += 1
         self._executions.setdefault(order_id, []).append(execution.execution_id)
         unacknowledged = order.state in _UNSENT
         # Not the other way round: a fill of an order's former link must not bring its former id back.

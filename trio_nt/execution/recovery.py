@@ -13,9 +13,9 @@ Rules
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from decimal import Decimal
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import attrs
 import trio
@@ -28,7 +28,8 @@ from trio_nt.model.orders import EXTERNAL, BrokerUpdate, Order, OrderState
 from trio_nt.storage.journal import CancelIntent, Heard, OrderIntent, Record, ReplaceIntent
 
 _log = logging.getLogger("trio_nt.execution")
-_POSITION_ATTEMPTS = 3
+_ATTEMPTS = 3
+Answer = TypeVar("Answer")
 
 
 class Books(Protocol):
@@ -209,6 +210,23 @@ class Reconciler:
         self.history = [*self.history[-99:], found]
         _log.info("reconciled with the broker: %s", found)
 
+    async def as_booked(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """What the broker says of the account, with exactly those executions in it that are booked. A checkpoint.
+
+        Asked again while executions come in, from here or from wherever else they are heard of meanwhile: else one of
+        them would be missing from the answer, or be in it and be booked once more afterwards.
+
+        Raises:
+            ExecutionError: the broker could not be asked, or executions never pause.
+        """
+        for _ in range(_ATTEMPTS):
+            booked = self._table.executions
+            answer = await ask()
+            await self._catch_up()
+            if self._table.executions == booked:
+                return answer
+        raise ExecutionError("the account changes faster than it can be compared")
+
     def _hear(self, update: BrokerUpdate) -> object:
         self._since_ns = max(self._since_ns, update.ts_event)
         return self._hear_update(update)
@@ -265,13 +283,8 @@ class Reconciler:
             _log.warning("the broker does not know order %s any more; it stays reserved", order.client_order_id)
 
     async def _compare_positions(self) -> Sequence[tuple[str, Decimal]]:
-        """Give EXTERNAL what the broker holds and nobody of ours; asked again while executions come in."""
-        for _ in range(_POSITION_ATTEMPTS):
-            held = await self._broker.positions()
-            if not await self._catch_up():
-                break
-        else:
-            raise ExecutionError("positions change faster than they can be compared")
+        """Give EXTERNAL what the broker holds and nobody of ours."""
+        held = await self.as_booked(self._broker.positions)
         differences = []
         for instrument in sorted(self._table.instruments() | held.keys()):
             try:

@@ -141,7 +141,9 @@ class DurableJournal:
         if self._halted:
             self._stopped.set()
         await self._stopped.wait()
-        return self._problem or f"the journal is HALTED: {self._halted}"
+        if self._problem:
+            return f"the journal cannot record: {self._problem}"
+        return f"the journal is HALTED: {self._halted}"
 
     async def flush(self) -> None:
         await self._until(self._number + 1 if self._pending else self._number)

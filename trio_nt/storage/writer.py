@@ -25,6 +25,7 @@ import sys
 from typing import Any
 
 SCHEMA_VERSION = 1
+CHUNK_BYTES = 1 << 20  # read at once
 SCHEMA = """
 -- What the file is: 'schema' (its version), 'account', 'broker' (where the account is).
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -193,18 +194,17 @@ class Writer:
             while not select.select([self._connection], [], [], IDLE_AFTER_S)[0]:
                 self._tidy()
             try:
-                chunk = self._connection.recv(1 << 20)
+                chunk = self._connection.recv(CHUNK_BYTES)
             except ConnectionResetError:  # the engine died with our answers unread; what it handed over is to come
-                chunk = self._connection.recv(1 << 20)
+                chunk = self._connection.recv(CHUNK_BYTES)
             if not chunk:
                 break
             groups = frames.feed(chunk)
-            if groups and not self._commit(groups):
-                break
+            if groups:
+                self._commit(groups)
         self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _commit(self, groups: list[tuple[Any, ...]]) -> bool:
-        """Whether somebody still waits for answers; what was handed over is committed all the same."""
+    def _commit(self, groups: list[tuple[Any, ...]]) -> None:
         database = self._database
         self._number = groups[-1][0]
         database.execute("BEGIN IMMEDIATE")
@@ -222,11 +222,7 @@ class Writer:
         version = self._data_version()
         if version != self._version or "halts" in tables:
             self._version, self._halted = version, halted_because(database)
-        try:
-            self._answer("")
-        except OSError:
-            return False
-        return True
+        self._answer("")
 
     def _tidy(self) -> None:
         """Nothing has arrived for a while: hear of a halt, bring the WAL into the file, forget what is long over."""
@@ -244,7 +240,10 @@ class Writer:
             self._has_written = False
 
     def _answer(self, error: str) -> None:
-        self._connection.sendall(frame(self._number, self._halted, error))
+        try:
+            self._connection.sendall(frame(self._number, self._halted, error))
+        except OSError:
+            return  # the engine is dead; what it handed over is committed all the same
 
     def fail(self, error: sqlite3.Error) -> None:
         self._answer(str(error))
