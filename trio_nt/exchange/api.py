@@ -4,7 +4,7 @@ Pure: no socket, and the only clock is the venue's. Errors leave as ``_Problem``
 one place.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from typing import Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -20,7 +20,7 @@ from trio_nt.exchange.reports import account_message, activity, asset_message, c
 from trio_nt.exchange.venue import Venue
 from trio_nt.model.actions import OrderType, TimeInForce
 from trio_nt.model.instruments import Side
-from trio_nt.model.orders import OrderRequest, UpdateKind
+from trio_nt.model.orders import BrokerUpdate, OrderRequest, UpdateKind
 
 WordT = TypeVar("WordT", bound=Enum)
 _MINUTE_NS = 60_000_000_000
@@ -261,16 +261,23 @@ class Api:
         after, until = _moment(query, "after"), _moment(query, "until")
         exchange = self._venue.exchange
         fills = exchange.fills if after is None else exchange.fills_since(after + 1)
-        found = [activity(self._venue, fill) for fill in fills if until is None or fill.ts_event < until]
+        fills = [fill for fill in fills if until is None or fill.ts_event < until]
         if _newest_first(query):
-            found.reverse()
+            fills.reverse()
         token = query.get("page_token")
         if token is not None:
-            ids = [entry["id"] for entry in found]
-            if token not in ids:
-                raise _unprocessable("invalid page_token", alpaca.BAD_PARAMETER)
-            found = found[ids.index(token) + 1 :]
-        return _json(found[:page])
+            fills = fills[self._place_of(token, fills) + 1 :]
+        return _json([activity(self._venue, fill) for fill in fills[:page]])
+
+    def _place_of(self, token: str, fills: Sequence[BrokerUpdate]) -> int:
+        """The place of the fill that a page ended with."""
+        execution_id = token.rpartition("::")[2]
+        for place, fill in enumerate(fills):
+            if fill.execution is not None and fill.execution.execution_id == execution_id:
+                if activity(self._venue, fill)["id"] == token:
+                    return place
+                break
+        raise _unprocessable("invalid page_token", alpaca.BAD_PARAMETER)
 
     def _simulation_state(self, request: Request) -> Response:
         venue = self._venue
