@@ -18,6 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import attrs
+import numpy as np
 import trio
 
 from benchmarks.harness import Row, is_wanted, main, percentile
@@ -122,10 +123,11 @@ LIMITS = RiskLimits(
     submit_rate_per_s=None, stale_after_s=None, max_open_orders=None, split_flips=False, price_collar=None
 )
 Open = Callable[[], AbstractAsyncContextManager[Journal]]
+_BLOCK = 20
 
 
 class Quotes:
-    """A feed of ``count`` quotes, one after another at a steady rate, or as fast as they are taken."""
+    """A feed of ``count`` quotes, one after another at a steady rate, or in blocks as fast as they are taken."""
 
     def __init__(self, count: int, rate: float | None) -> None:
         self._count, self._rate = count, rate
@@ -133,12 +135,14 @@ class Quotes:
     async def run(self, send: MarketSender, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
         start = trio.current_time()
-        for number in range(self._count):
+        block = _BLOCK if self._rate is None else 1
+        for number in range(0, self._count, block):
             if self._rate is not None:
                 await trio.sleep_until(start + number / self._rate)
             await send.quotes(
-                instrument=number % SYMBOLS, ts_event=time.time_ns(), bid=99.99, ask=100.01, bid_size=100, ask_size=100
-            )
+                instrument=np.arange(number, number + block) % SYMBOLS,
+                ts_event=time.time_ns(), bid=99.99, ask=100.01, bid_size=100, ask_size=100,
+            )  # fmt: skip
         await trio.sleep_forever()
 
 
