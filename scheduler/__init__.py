@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from scheduler.affinity import Pin, pin_thread, unpinned
+from scheduler.affinity import Pin, pin_thread, unpin_process, unpinned
 from scheduler.backpressure import Backpressure
 from scheduler.channel_errors import Lagged, SendTimeout
 from scheduler.core import Scheduler
@@ -58,6 +58,7 @@ __all__ = [
     "pin_thread",
     "should_yield",
     "unconstrained",
+    "unpin_process",
     "unpinned",
 ]
 

@@ -2,13 +2,14 @@
 
 A thread or process inherits the affinity mask of the thread that starts it. So whatever is started from a pinned
 thread would crowd onto the pinned cores. Three rules keep it off them: a forked child resets its mask first, a thread
-that works for ``run_blocking`` resets its mask first, and everything else is started inside ``with unpinned():``.
+that works for ``run_blocking`` resets its mask first, and everything else is started inside ``with unpinned():``, or
+given to ``unpin_process`` where, as with Trio's ``open_process``, another thread does the starting.
 """
 
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
 _lock = threading.Lock()
@@ -94,6 +95,18 @@ def unpinned() -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, pinned)
+
+
+def unpin_process(pid: int) -> None:
+    """Give a child process that was just started the mask that the calling, pinned thread had before.
+
+    What the child has started by then keeps its own. Nothing happens where the thread is not pinned, or where the child
+    has ended.
+    """
+    mask = original_affinity()
+    if mask is not None:
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(pid, mask)
 
 
 def _reset_in_forked_child() -> None:

@@ -38,7 +38,7 @@ LAYERS: dict[str, str] = {
     # The order journal is execution's own memory.
     "execution": "scheduler stamps alpaca http1 storage websocket",
     "portfolio": "",
-    "storage": "",
+    "storage": "scheduler",
     "event_bus": "scheduler",
     # The venue is outside: it knows the dialect and the model, and nothing of the engine. Its process runs under the
     # scheduler, which is for any Trio program.
@@ -62,7 +62,7 @@ LAYERS: dict[str, str] = {
     "brokers": "execution",
     "journal_files": "storage",
     "live_safety": "clock config engine journal_files storage watchdog",
-    "watchdog": "brokers clock execution kill",
+    "watchdog": "brokers clock execution kill scheduler",
     "kill": "storage",
     "kill_command": "brokers clock execution journal_files kill storage",
     "testing": "feeds replay report risk strategies",

@@ -23,6 +23,7 @@ from typing import Protocol
 import attrs
 import trio
 
+from scheduler import unpin_process
 from trio_nt.brokers import keys_for
 from trio_nt.clock import wall_clock_ns
 from trio_nt.errors import TrioNTError
@@ -61,6 +62,7 @@ async def open_watchdog(watched: Watched) -> AsyncIterator[None]:
     # A session of its own: Ctrl-C is for the engine.
     command = [sys.executable, "-m", "trio_nt.watchdog", json.dumps(attrs.asdict(watched))]
     process = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, start_new_session=True)
+    unpin_process(process.pid)  # it is to act when the engine's core is held
     assert process.stdin is not None
     pipe = process.stdin
 

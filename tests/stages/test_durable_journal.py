@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from scheduler import pin_thread
 from trio_nt.errors import JournalError
 from trio_nt.model.actions import OrderType, TimeInForce
 from trio_nt.model.instruments import Side
@@ -47,6 +48,18 @@ EVERYTHING: list[Record] = [
     heard(1),
     Heard(BrokerUpdate(UpdateKind.CANCELLED, "o-1", "b", "ABC", 8, None, "why"), 9),
 ]
+
+
+async def test_the_writer_is_not_bound_to_the_core_of_a_pinned_engine(tmp_path: Path) -> None:
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        pytest.skip("needs two cores")
+    with pin_thread([min(cores)]):
+        async with open_journal(tmp_path / "journal.sqlite", account="a", lock_folder=tmp_path):
+            lists = [path.read_text().split() for path in Path("/proc/self/task").glob("*/children")]
+            commands = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pids in lists for pid in pids}
+            (writer_pid,) = [pid for pid, command in commands.items() if str(tmp_path) in command]
+            assert os.sched_getaffinity(int(writer_pid)) == cores
 
 
 async def test_what_was_written_comes_back_in_its_order(tmp_path: Path) -> None:

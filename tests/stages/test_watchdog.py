@@ -41,7 +41,7 @@ ENGINE = """
         instruments = venue_instruments(2, maker_fee=Decimal(0), taker_fee=Decimal(0))
         async with (
             open_journal(path, account=url, lock_folder=path.parent),
-            open_watchdog(Watched(url, str(path), 0.5)),
+            open_watchdog(Watched(url, str(path), 2.0)),
             open_alpaca(url, instruments, unix_s=time.time, key="sim", secret="sim") as broker,
         ):
             for number in range(3):

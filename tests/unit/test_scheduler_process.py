@@ -16,7 +16,16 @@ import pytest
 import trio
 import trio.testing
 
-from scheduler import LaneSettings, RuntimeSettings, Scheduler, TaskPriority, open_scheduler, pin_thread, unpinned
+from scheduler import (
+    LaneSettings,
+    RuntimeSettings,
+    Scheduler,
+    TaskPriority,
+    open_scheduler,
+    pin_thread,
+    unpin_process,
+    unpinned,
+)
 from scheduler.blocking import ThreadLimits
 from scheduler.lanes import DEFAULT_LANES
 from scheduler.process_wide import read_stack_size
@@ -263,6 +272,16 @@ def test_a_pinned_thread_does_not_hand_its_mask_on(two_cores: set[int]) -> None:
                 command = [sys.executable, "-S", "-c", "import os; print(len(os.sched_getaffinity(0)))"]
                 printed = subprocess.run(command, capture_output=True, check=True).stdout
             assert int(printed) == len(two_cores)
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-S", "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE
+            )
+            os.sched_setaffinity(process.pid, {min(two_cores)})  # as it inherits it from most threads
+            unpin_process(process.pid)
+            assert os.sched_getaffinity(process.pid) == two_cores
+            assert process.stdin is not None
+            await process.stdin.aclose()
+            await process.wait()
+            unpin_process(process.pid)  # there is nobody any more
             assert os.sched_getaffinity(0) == {min(two_cores)}
             pin_thread([max(two_cores)])
             assert os.sched_getaffinity(0) == {max(two_cores)}

@@ -20,6 +20,7 @@ from pathlib import Path
 import attrs
 import trio
 
+from scheduler import unpin_process
 from trio_nt.errors import JournalError
 from trio_nt.storage import writer
 from trio_nt.storage.journal import (
@@ -264,6 +265,7 @@ async def open_journal(
             keep_ns = str(0 if keep_s is None else max(1, int(keep_s * 1e9)))
             command = [sys.executable, "-I", "-S", writer.__file__, str(theirs.fileno()), str(path), keep_ns]
             process = await trio.lowlevel.open_process(command, pass_fds=(theirs.fileno(), *locks))
+            unpin_process(process.pid)  # it waits for the disk while the engine's core goes on
         try:
             problem, halted = await _greeting(stream)
             if problem:
