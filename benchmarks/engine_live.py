@@ -426,18 +426,17 @@ CASES: Mapping[tuple[str, ...], Callable[[bool, Path], Iterator[Row]]] = {
 }  # fmt: skip
 
 
-def rows(quick: bool, minutes: float = 0.0) -> list[Row]:
+def rows(quick: bool, minutes: float = 0.0) -> Iterator[Row]:
     """The rows of every case that is wanted; with ``minutes`` those of constant memory alone."""
-    found: list[Row] = []
     with pinned(), tempfile.TemporaryDirectory() as folder:
         if minutes:
-            return list(memory(quick, Path(folder), minutes))
+            yield from memory(quick, Path(folder), minutes)
+            return
         for names, case in CASES.items():
             if any(map(is_wanted, names)):
-                found += case(quick, Path(folder))
-    return found
+                yield from case(quick, Path(folder))
 
 
 if __name__ == "__main__":
     minutes = OPTIONS.parse_known_args()[0].minutes
-    raise SystemExit(main("engine_live", lambda quick: iter(rows(quick, minutes)), options=[OPTIONS]))
+    raise SystemExit(main("engine_live", lambda quick: rows(quick, minutes), options=[OPTIONS]))

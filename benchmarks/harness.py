@@ -139,8 +139,15 @@ def main(name: str, cases: Callable[[bool], Iterator[Row]], *, options: Sequence
     if "hypothesis" in sys.modules:
         raise SystemExit("hypothesis is imported: it makes Trio's scheduling deterministic, so no figure would be true")
     print(f"# {name}: {machine_header()}")
-    rows = [row for row in cases(arguments.quick) if arguments.only in row.case]
-    print_table(rows)
+    rows: list[Row] = []
+
+    def kept() -> Iterator[Row]:
+        for row in cases(arguments.quick):
+            if arguments.only in row.case:
+                rows.append(row)
+                yield row
+
+    print_table(kept())
     if arguments.json:
         Path(arguments.json).write_text(json.dumps([row.as_dict() for row in rows], indent=1) + "\n")
     missed = [row for row in rows if row.ok is False]

@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from benchmarks.harness import percentile
-from scheduler import pin_thread
+from scheduler import pin_thread, unpinned
 from trio_nt.exchange.market import venue_instruments
 from trio_nt.execution.gateway import Outgoing
 from trio_nt.model.instruments import Instruments
@@ -26,24 +26,28 @@ MS, US = 1e-6, 1e-3  # of a nanosecond
 KEY = "sim"
 
 
-def cores() -> tuple[int | None, int | None]:
-    """The engine's core and the venue's, where there are two."""
+def _cores() -> tuple[int | None, int | None]:
     usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     return (usable[0], usable[-1]) if len(usable) > 1 else (None, None)
 
 
+# Read before anything is pinned: the two would else share the engine's core.
+ENGINE_CORE, VENUE_CORE = _cores()
+
+
 def pinned() -> Any:
     """This thread on the engine's core, where there are two."""
-    core, _ = cores()
-    return nullcontext() if core is None else pin_thread([core])
+    return nullcontext() if ENGINE_CORE is None else pin_thread([ENGINE_CORE])
 
 
 @contextmanager
 def venue(**settings: Any) -> Iterator[str]:
     """The simulated venue in a process of its own; its URL. It never refuses for the rate or for want of money."""
-    settings = {"cash": 10**9, "requests_per_minute": 10**9, "core": cores()[1]} | settings
+    settings = {"cash": 10**9, "requests_per_minute": 10**9, "core": VENUE_CORE} | settings
     command = [sys.executable, "-m", "trio_nt.exchange", json.dumps(settings)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with unpinned():
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with process:
         assert process.stdout is not None
         try:
             yield process.stdout.readline().partition("listening on ")[2].strip()
