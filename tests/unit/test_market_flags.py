@@ -2,11 +2,24 @@
 
 import itertools
 import math
+from typing import Any
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given
 
-from trio_nt.model.market import CROSSED, NEGATIVE, NOT_FINITE, flag_bars, flag_quotes, flag_trades
+from trio_nt.model.market import (
+    CROSSED,
+    NEGATIVE,
+    NOT_FINITE,
+    QUOTE,
+    TRADE,
+    flag_bars,
+    flag_quotes,
+    flag_rows,
+    flag_trades,
+)
 
 VALUES = (1.0, 2.0, 0.0, -1.0, math.nan, math.inf, -math.inf)
 
@@ -47,3 +60,16 @@ def test_sums_that_overflow_make_no_noise() -> None:
     huge = np.array([1.7e308])
     assert flag_trades(huge, huge).shape == (1,)
     assert flag_quotes(huge, huge, huge, huge).shape == (1,)
+
+
+NUMBERS = st.sampled_from(VALUES)
+
+
+@given(st.lists(st.tuples(st.booleans(), *[NUMBERS] * 6), max_size=6))
+def test_rows_together_are_flagged_as_each_kind_by_itself(rows: list[tuple[Any, ...]]) -> None:
+    is_quote = np.array([row[0] for row in rows], np.bool_)
+    names = ("bid", "ask", "bid_size", "ask_size", "price", "size")
+    columns = dict(zip(names, np.array([row[1:] for row in rows]).reshape(-1, 6).T, strict=True))
+    columns["kind"] = np.where(is_quote, QUOTE, TRADE)
+    quotes, trades = flag_quotes(*(columns[name] for name in names[:4])), flag_trades(columns["price"], columns["size"])
+    assert flag_rows(columns).tolist() == np.where(is_quote, quotes, trades).tolist()

@@ -228,6 +228,8 @@ class AlpacaFeed:
                 messages = [message for content in chunk for message in decode_market(content)]
                 await self._take_rows(messages, ts_init, send)
                 for message in messages:
+                    if type(message) is QuoteMessage or type(message) is TradeMessage:
+                        continue
                     if isinstance(message, SubscriptionMessage) and not (message.trades or message.quotes):
                         events_sent = message.events_sent
                         return

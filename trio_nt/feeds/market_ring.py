@@ -26,8 +26,7 @@ from trio_nt.model.market import (
     Column,
     Columns,
     flag_bars,
-    flag_quotes,
-    flag_trades,
+    flag_rows,
 )
 from trio_nt.model.money import to_decimal
 from trio_nt.model.prices import PricingRows
@@ -308,7 +307,7 @@ class EngineSender:
 
     async def _send(self, ring: MarketRing, columns: dict[str, Column], fields: Mapping[str, Any]) -> None:
         count = len(columns["kind"])
-        columns["flags"] = flags = _flags(columns, fields)
+        columns["flags"] = flags = flag_bars(columns) if fields is BAR_FIELDS else flag_rows(columns)
         ring.flagged += int(np.count_nonzero(flags))
         for start in range(0, count, ring.longest_block):
             stop = min(start + ring.longest_block, count)
@@ -340,14 +339,3 @@ class Sequence:
 
 def _nobody_cares(names: Collection[str]) -> None:
     return
-
-
-def _flags(columns: Columns, fields: Mapping[str, Any]) -> Column:
-    if fields is BAR_FIELDS:
-        return flag_bars(columns)
-    kind = columns["kind"]
-    is_quote = kind == QUOTE
-    if is_quote.all():
-        return flag_quotes(columns["bid"], columns["ask"], columns["bid_size"], columns["ask_size"])
-    quotes = flag_quotes(columns["bid"], columns["ask"], columns["bid_size"], columns["ask_size"])
-    return np.where(is_quote, quotes, flag_trades(columns["price"], columns["size"]))

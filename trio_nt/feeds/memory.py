@@ -25,8 +25,7 @@ from trio_nt.model.market import (
     Trade,
     empty_columns,
     flag_bars,
-    flag_quotes,
-    flag_trades,
+    flag_rows,
 )
 
 CENT = Decimal("0.01")
@@ -147,7 +146,4 @@ def _check(block: Columns, symbols: int) -> None:
 
 
 def _flags(block: Columns) -> Column:
-    if "open" in block:
-        return flag_bars(block)
-    quotes = flag_quotes(block["bid"], block["ask"], block["bid_size"], block["ask_size"])
-    return np.where(block["kind"] == QUOTE, quotes, flag_trades(block["price"], block["size"]))
+    return flag_bars(block) if "open" in block else flag_rows(block)

@@ -129,6 +129,21 @@ def flag_trades(price: Column, size: Column) -> Column:
 
 
 @_QUIETLY
+def flag_rows(columns: Columns) -> Column:
+    """The column ``flags`` of quotes and trades together, shape (n,), uint8."""
+    is_quote = columns["kind"] == QUOTE
+    bid, ask, price = columns["bid"], columns["ask"], columns["price"]
+    bid_size, ask_size, size = columns["bid_size"], columns["ask_size"], columns["size"]
+    # As a rule every row is good, and blocks are short: a few looks at all of them cost less than each rule by itself.
+    low, high = np.where(is_quote, bid, price), np.where(is_quote, ask, price)
+    least = np.where(is_quote, np.minimum(bid_size, ask_size), size)
+    most = np.where(is_quote, bid_size + ask_size, size) + high
+    if ((low > 0) & (high >= low) & (least >= 0) & (most < np.inf)).all():
+        return np.zeros(len(is_quote), np.uint8)
+    return np.where(is_quote, flag_quotes(bid, ask, bid_size, ask_size), flag_trades(price, size))
+
+
+@_QUIETLY
 def flag_bars(columns: Columns) -> Column:
     """The column ``flags`` of bars, shape (n,), uint8. A bar whose high is below its low is crossed."""
     prices = columns["open"] + columns["high"] + columns["low"] + columns["close"]
