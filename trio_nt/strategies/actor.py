@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -27,12 +28,12 @@ from scheduler import Batch, BroadcastReceiver, MailboxReceiver, MailboxSender, 
 from trio_nt.model.actions import Action
 from trio_nt.model.events import OrderEvent
 from trio_nt.model.instruments import Instruments
-from trio_nt.model.market import Column
+from trio_nt.model.market import Column, events_by_row
 from trio_nt.stamps import StageRecorder
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.messages import Message, SaveState, TimersChanged, UpdateConfig
 from trio_nt.strategies.pacing import Linger, drive_async
-from trio_nt.strategies.runner import Block, Caused, Steps, StrategyRunner, run_plain
+from trio_nt.strategies.runner import Block, Caused, Events, Steps, StrategyRunner, run_plain
 from trio_nt.strategies.states import decode_state, encode_state
 
 FIRST_ROWS = 16
@@ -89,14 +90,14 @@ class StepBudget:
 
 
 class Source(NamedTuple):
-    """One ring as a strategy reads it: its reader, the features of its rows, their stamps, their shared blocks.
+    """One ring as a strategy reads it: its reader, the features of its rows, their stamps, the rows as events.
 
     ``sent`` is how many rows its ring has had so far.
     """
 
     receiver: BroadcastReceiver
     features: FeatureSource
-    blocks: "BlockCache"
+    rows: "SharedRows"
     t0: Column
     t2: Column
     sent: Callable[[], int]
@@ -280,7 +281,7 @@ class StrategyActor:
     ) -> None:
         runner, count = self.runner, len(batch)
         started = time.perf_counter_ns()
-        block = source.blocks.of(batch)
+        block = source.rows.of(batch)
         ready = int(source.t2[batch.slot + stop - 1])
         out: list[Caused] = []
         slowest = 0
@@ -435,21 +436,34 @@ class StrategyActor:
                 raise
 
 
-class BlockCache:
-    """The last blocks, so that strategies which are given the same rows share what is made of them."""
+class SharedRows:
+    """A ring's rows as events, each made once, whichever strategies take it in batches of whatever length.
 
-    __slots__ = ("_blocks", "_instruments")
-    _KEPT = 8
+    Beside the ring's columns stands a list of events with as many places, filled by the strategy that is ahead. It
+    holds a run of rows without a gap; a strategy that is behind it, or that jumped ahead, has events of its own made.
+    """
 
-    def __init__(self, instruments: Instruments) -> None:
+    __slots__ = ("_end", "_events", "_first", "_instruments")
+
+    def __init__(self, instruments: Instruments, capacity: int) -> None:
         self._instruments = instruments
-        self._blocks: dict[tuple[int, int], Block] = {}
+        self._events: Events = [None] * capacity
+        self._first = self._end = 0  # the rows that the list holds
 
     def of(self, batch: Batch) -> Block:
-        key = (batch.sequence, len(batch))
-        block = self._blocks.get(key)
-        if block is None:
-            if len(self._blocks) >= self._KEPT:
-                del self._blocks[next(iter(self._blocks))]
-            block = self._blocks[key] = Block(batch.columns, self._instruments)
-        return block
+        """A batch of the ring as strategies are shown it."""
+        return Block(batch.columns, self._instruments, partial(self._events_of, batch))
+
+    def _events_of(self, batch: Batch) -> Events:
+        start, end = batch.sequence, batch.sequence + len(batch)
+        if start < self._first:
+            return events_by_row(batch.columns, self._instruments.ids)
+        if start > self._end:
+            self._first = self._end = start
+        if end > self._end:
+            known = self._end - start
+            news = {name: column[known:] for name, column in batch.columns.items()}
+            self._events[batch.slot + known : batch.slot + len(batch)] = events_by_row(news, self._instruments.ids)
+            self._end = end
+            self._first = max(self._first, end - len(self._events))
+        return self._events[batch.slot : batch.slot + len(batch)]

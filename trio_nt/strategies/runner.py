@@ -40,6 +40,7 @@ from trio_nt.strategies.context import Desk, StrategyContext, Timers, feature_ro
 from trio_nt.strategies.requirements import find_instruments
 
 Steps: TypeAlias = Generator[Awaitable[Any], Any, None]
+Events: TypeAlias = list[MarketEvent | None]
 _NO_FEATURES: tuple[Any, ...] = ()
 _EVENT_TYPES: dict[int, type] = {QUOTE: Quote, TRADE: Trade, BAR: Bar}
 BEFORE_ROWS = -1
@@ -60,29 +61,41 @@ class Caused(NamedTuple):
 class Block:
     """Consecutive rows, with what all strategies share of them computed once and only when asked for."""
 
-    __slots__ = ("_events", "_times", "columns", "instruments")
+    __slots__ = ("_columns", "_events", "_make_events", "_read_only", "_times", "instruments")
 
-    def __init__(self, columns: Columns, instruments: Instruments) -> None:
-        self.columns: dict[str, Column] = {name: read_only(column) for name, column in columns.items()}
+    def __init__(
+        self, columns: Columns, instruments: Instruments, make_events: Callable[[], Events] | None = None
+    ) -> None:
+        self._columns = columns
+        self._read_only: dict[str, Column] | None = None
         self.instruments = instruments
-        self._events: list[MarketEvent | None] | None = None
+        self._make_events = make_events
+        self._events: Events | None = None
         self._times: list[int] | None = None
 
     def __len__(self) -> int:
-        return len(self.columns["kind"])
+        return len(self._columns["kind"])
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """Read-only views."""
+        if self._read_only is None:
+            self._read_only = {name: read_only(column) for name, column in self._columns.items()}
+        return self._read_only
 
     @property
     def times(self) -> list[int]:
         """``ts_init`` of every row."""
         if self._times is None:
-            self._times = self.columns["ts_init"].tolist()
+            self._times = self._columns["ts_init"].tolist()
         return self._times
 
     @property
-    def events(self) -> list[MarketEvent | None]:
+    def events(self) -> Events:
         """The event of every row, None where it is flagged."""
         if self._events is None:
-            self._events = events_by_row(self.columns, self.instruments.ids)
+            made = self._make_events
+            self._events = events_by_row(self._columns, self.instruments.ids) if made is None else made()
         return self._events
 
 

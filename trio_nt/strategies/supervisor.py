@@ -13,7 +13,7 @@ from trio_nt.model.instruments import Instruments
 from trio_nt.model.market import Column
 from trio_nt.model.memory import MemorySource
 from trio_nt.stamps import StageRecorder
-from trio_nt.strategies.actor import BlockCache, FeatureSource, Source, StrategyActor
+from trio_nt.strategies.actor import FeatureSource, SharedRows, Source, StrategyActor
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.blueprint import Blueprint
 from trio_nt.strategies.context import Desk
@@ -42,6 +42,7 @@ LATE = "it did not end in time"
 class Ring(Protocol):
     """A ring of rows, with its stamps."""
 
+    capacity: int
     t0: Column
     t2: Column
     rows_sent: int
@@ -90,7 +91,7 @@ class StrategySupervisor:
         self.entries: dict[str, SupervisedStrategy] = {}
         self._waiting: dict[str, tuple[Strategy, Supervision]] = {}
         self._instruments = instruments
-        self._rings = [(ring, features, BlockCache(instruments)) for ring, features in rings]
+        self._rings = [(ring, features, SharedRows(instruments, ring.capacity)) for ring, features in rings]
         self._proposals = proposals
         self._tasks = tasks
         self._settings = settings
@@ -274,12 +275,12 @@ class StrategySupervisor:
             Source(
                 ring.subscribe(_receiver_name(entry.strategy_id)),
                 features,
-                blocks,
+                rows,
                 ring.t0,
                 ring.t2,
                 partial(getattr, ring, "rows_sent"),
             )
-            for ring, features, blocks in self._rings
+            for ring, features, rows in self._rings
         )
         joined_at = sum(ring.rows_sent for ring, _, _ in self._rings)
         news_sender, news = open_mailbox[OrderEvent](self._settings.news_capacity)
