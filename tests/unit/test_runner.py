@@ -87,6 +87,19 @@ def test_events_are_of_the_instruments_named(named: str | list[str]) -> None:
     assert [instrument for _, _, instrument, _ in strategy.seen] == ["B.X"]
 
 
+@pytest.mark.parametrize("length", [1, 31, 32, 100, 299])
+def test_long_windows_show_the_same_events_as_short_ones(length: int) -> None:
+    rows = block(*[(number, "quote", number * number % 7 % 2, 0) for number in range(300)])
+    expected = [(number, number) for number in range(300) if number * number % 7 % 2]
+
+    class OnlyB(Events):
+        instruments = "B"
+
+    runner = runner_of(OnlyB())
+    caused = [each for start in range(0, 300, length) for each in shown(runner, rows, start, min(300, start + length))]
+    assert caused == expected
+
+
 def test_an_instrument_that_is_not_there_is_named() -> None:
     class OnlyC(Events):
         instruments = "C"

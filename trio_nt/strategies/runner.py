@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 from trio_nt.features import FeatureSpec
 from trio_nt.model.actions import Action, as_actions, stamped
 from trio_nt.model.events import Filled, OrderEvent
@@ -44,6 +46,7 @@ Events: TypeAlias = list[MarketEvent | None]
 _NO_FEATURES: tuple[Any, ...] = ()
 _EVENT_TYPES: dict[int, type] = {QUOTE: Quote, TRADE: Trade, BAR: Bar}
 BEFORE_ROWS = -1
+_LONG = 32  # rows
 
 
 class Caused(NamedTuple):
@@ -82,6 +85,11 @@ class Block:
         if self._read_only is None:
             self._read_only = {name: read_only(column) for name, column in self._columns.items()}
         return self._read_only
+
+    def rows_of(self, instruments: Column, start: int, stop: int) -> list[int]:
+        """Rows of ``[start, stop)`` whose instrument is True in ``instruments``, shape (instruments,)."""
+        found: list[int] = (np.flatnonzero(instruments[self._columns["instrument"][start:stop]]) + start).tolist()
+        return found
 
     @property
     def times(self) -> list[int]:
@@ -135,6 +143,7 @@ class StrategyRunner:
         self.hears_orders = self._overrides("on_order") or self._overrides("on_fill")
         self._instruments = instruments
         self._wanted = find_instruments(strategy, instruments)
+        self._is_wanted: Column = np.zeros(0, np.bool_)  # the same by instrument index
         self._feature_row = feature_row_type(list(self.feature_specs))
         if self.open_loop and self.hears_orders:
             raise TypeError(
@@ -243,7 +252,7 @@ class StrategyRunner:
         handlers, wanted, is_async = self._event_handlers, self._wanted, self.is_async
         cause = BEFORE_ROWS
         try:
-            for row in range(start, stop):
+            for row in self._rows_wanted(block, start, stop):
                 event = events[row]
                 if event is None:
                     continue
@@ -265,6 +274,15 @@ class StrategyRunner:
                     self._collect(returned, context.now_ns, row, out)
         finally:
             self.row = cause
+
+    def _rows_wanted(self, block: Block, start: int, stop: int) -> Sequence[int]:
+        """Rows of a long window that may be wanted, every row of a short one: there a look at each costs less."""
+        if self._wanted is None or stop - start < _LONG:
+            return range(start, stop)
+        instruments = self._instruments
+        if len(self._is_wanted) < len(instruments):
+            self._is_wanted = np.array([each.id in self._wanted for each in instruments], np.bool_)
+        return block.rows_of(self._is_wanted, start, stop)
 
     def timers(self, now_ns: int, row: int, out: list[Caused]) -> Steps:
         """Fire every timer due by ``now_ns``, each at its own time; ``row`` is what their actions shall name."""
