@@ -127,8 +127,11 @@ def reference(columns: Mapping[str, Column]) -> Answer:
         else:
             fast[index] += (mid - fast[index]) * (2 / (FAST + 1))
             slow[index] += (mid - slow[index]) * (2 / (SLOW + 1))
-        now = (fast[index] > slow[index]) - (fast[index] < slow[index])
-        if now == 0 or now == side[index]:
+        gap = fast[index] - slow[index]
+        if abs(gap) <= 1e-12 * max(fast[index], slow[index]):  # equal but for rounding: the definition of a cross
+            continue
+        now = 1 if gap > 0 else -1
+        if now == side[index]:
             continue
         crossed, side[index] = side[index] != 0, now
         if not crossed:
