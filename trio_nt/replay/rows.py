@@ -102,6 +102,16 @@ class BlockRows:
         position = bisect_left(rows, before)
         return self.touch(rows[position - 1]) if position else None
 
+    def last_touches(self) -> dict[int, Touch]:
+        """The last good quote of each instrument that has one here."""
+        columns = self.block.columns
+        rows = np.flatnonzero((columns["kind"] == QUOTE) & (columns["flags"] == 0))
+        last = np.full(len(self.block.instruments), -1)
+        last[columns["instrument"][rows]] = rows  # of rows of one instrument the last one stays
+        found = last[last >= 0]
+        values = (columns[name][found].tolist() for name in ("bid", "ask", "bid_size", "ask_size", "ts_init"))
+        return dict(zip(columns["instrument"][found].tolist(), map(Touch, *values), strict=True))
+
     def touch(self, row: int) -> Touch:
         """A quote row as the exchange takes it."""
         values = self.values

@@ -114,8 +114,7 @@ class ReplayVenue:
         The block before must have been shown to its end: ``advance`` to its own ``end`` does that.
         """
         if self._rows is not None:
-            for index, quotes in self._rows.quotes.items():
-                self._last_touch[index] = self._rows.touch(quotes[-1])
+            self._last_touch |= self._rows.last_touches()
         self._rows, self._row, self._end = rows, 0, end
 
     def advance(self, floor: Key) -> None:
