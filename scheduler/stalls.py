@@ -13,6 +13,7 @@ logger = logging.getLogger("scheduler")
 
 REPORT_INTERVAL_S = 1.0
 _SHORTEST_LOOK_S = 0.001
+_IDLE_FACTOR = 4  # times as long between two looks
 
 
 class Watchdog:
@@ -40,8 +41,12 @@ class Watchdog:
         self._stop.set()
 
     def _watch(self) -> None:
-        while not self._stop.wait(self._look_every_s):
+        wait_s, tick = self._look_every_s, -1
+        while not self._stop.wait(wait_s):
             self._look()
+            is_idle = self._gate.tick == tick and self._gate.current is None
+            wait_s = min(2 * wait_s, _IDLE_FACTOR * self._look_every_s) if is_idle else self._look_every_s
+            tick = self._gate.tick
 
     def _look(self) -> None:
         gate = self._gate
