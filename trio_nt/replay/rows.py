@@ -103,7 +103,9 @@ class BlockRows:
         return self.touch(rows[position - 1]) if position else None
 
     def last_touches(self) -> dict[int, Touch]:
-        """The last good quote of each instrument that has one here."""
+        """The last good quote of each instrument that has one here (bars have none)."""
+        if self.is_bars:
+            return {}
         columns = self.block.columns
         rows = np.flatnonzero((columns["kind"] == QUOTE) & (columns["flags"] == 0))
         last = np.full(len(self.block.instruments), -1)
