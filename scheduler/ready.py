@@ -357,7 +357,8 @@ class ReadyLanes(Generic[E]):
         """How many entries wait in ``returned``, a batch at most; one that was moved here counts as sent back."""
         if not lane.returned:
             return 0
-        count = sum(1 for _ in islice((pair for pair in lane.returned if _is_live(pair, lane)), MAX_BATCH))
+        # A set: one that was moved away and back again has left a pair that looks alive again.
+        count = len({entry for _, entry in islice((pair for pair in lane.returned if _is_live(pair, lane)), MAX_BATCH)})
         if not count:
             lane.returned.clear()
         return count

@@ -298,6 +298,16 @@ def test_nobody_is_overtaken_by_more_than_a_batch(sent_back: list[set[int]]) -> 
     assert max(abs(place - (entry.sequence - 1)) for place, entry in enumerate(ran)) < MAX_BATCH
 
 
+def test_an_entry_that_was_moved_away_and_back_counts_once() -> None:
+    ready: ReadyLanes[Entry] = ReadyLanes(make_lanes(DEFAULT_LANES, "shares"), "shares", 0.95)
+    high, medium = ready.lanes[TaskPriority.HIGH], ready.lanes[TaskPriority.MEDIUM]
+    entry = Entry(high)
+    ready.wake(entry)
+    for lane in (medium, high, medium, high):
+        ready.move(entry, lane)
+    assert list(ready.choose(200e-6)) == [entry]
+
+
 def test_a_batch_is_one_quantum_and_never_empty() -> None:
     ready: ReadyLanes[Entry] = ReadyLanes(make_lanes(DEFAULT_LANES, "shares"), "shares", 0.95)
     lane = ready.lanes[TaskPriority.LOW]
