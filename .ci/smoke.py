@@ -14,7 +14,8 @@ COMMANDS = [
     ["replay", "sample.csv", "--orders", "second.csv", "--check-causality"],
     ["init", "my_strategy.py"],
     ["replay", "sample.csv", "--strategy", "my_strategy.py:Crossover", "--set", "fast=5"],
-    ["run", "--for", "3", "--strategy", "my_strategy.py:Crossover"],
+    # Slow averages: quick ones trade hundreds of times a second there, more than a busy machine may be able to.
+    ["run", "--for", "3", "--strategy", "my_strategy.py:Crossover", "--set", "fast=200", "--set", "slow=800"],
 ]
 
 
@@ -29,10 +30,10 @@ def main(environment: Path) -> None:
     program = environment / "bin" / "trio-nt"
     for command in COMMANDS:
         print("trio-nt", *command, flush=True)
-        subprocess.run([program, *command], check=True, stdout=subprocess.DEVNULL, timeout=60)
+        subprocess.run([program, *command], check=True, stdout=subprocess.DEVNULL, timeout=240)
     assert Path("first.csv").read_bytes() == Path("second.csv").read_bytes() != b"", "two replays differ"
-    subprocess.run([sys.executable, "-m", "pytest", "-q", "test_my_strategy.py"], check=True, timeout=60)
-    wrong = subprocess.run([program, "replay", "gone.csv"], check=False, capture_output=True, text=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "pytest", "-q", "test_my_strategy.py"], check=True, timeout=240)
+    wrong = subprocess.run([program, "replay", "gone.csv"], check=False, capture_output=True, text=True, timeout=240)
     assert wrong.returncode == 2, wrong
     assert wrong.stderr == "trio-nt: error: gone.csv: No such file or directory\n", wrong.stderr
 
