@@ -77,7 +77,6 @@ class EngineRecovery:
         self._journal = journal
         self._now_ns = now_ns
         self._books = DeskBooks(desk, on_unknown)
-        self._broker: Broker
         self._reconciler: Reconciler | None = None
         self._carried_at = 0
 
@@ -118,7 +117,6 @@ class EngineRecovery:
             for record in recovered.records
             if isinstance(record, Heard) and record.update.execution is not None
         ]
-        self._broker = broker
         self._reconciler = Reconciler(
             broker,
             self._desk.orders,
@@ -148,7 +146,7 @@ class EngineRecovery:
             ExecutionError: the broker could not be asked, or executions never pause.
         """
         assert self._reconciler is not None
-        return (await self._reconciler.as_booked(self._broker.account)).cash
+        return await self._reconciler.cash()
 
     @property
     def history(self) -> Sequence[Reconciliation]:

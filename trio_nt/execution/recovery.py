@@ -13,7 +13,7 @@ Rules
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Protocol, TypeVar
 
@@ -210,7 +210,14 @@ class Reconciler:
         self.history = [*self.history[-99:], found]
         _log.info("reconciled with the broker: %s", found)
 
-    async def as_booked(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def cash(self) -> Mapping[str, Decimal]:
+        """The account's cash, with exactly those executions in it that are booked. A checkpoint.
+
+        Raises as ``reconcile``.
+        """
+        return (await self._as_booked(self._broker.account)).cash
+
+    async def _as_booked(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """What the broker says of the account, with exactly those executions in it that are booked. A checkpoint.
 
         Asked again while executions come in, from here or from wherever else they are heard of meanwhile: else one of
@@ -284,7 +291,7 @@ class Reconciler:
 
     async def _compare_positions(self) -> Sequence[tuple[str, Decimal]]:
         """Give EXTERNAL what the broker holds and nobody of ours."""
-        held = await self.as_booked(self._broker.positions)
+        held = await self._as_booked(self._broker.positions)
         differences = []
         for instrument in sorted(self._table.instruments() | held.keys()):
             try:
