@@ -377,6 +377,7 @@ class TestUpdateStream:
             await until(lambda: engine.desk.position("s", "ABC") == 5)
             await until(lambda: len(engine.recovery.history) == 2)
             assert engine.recovery.history[1].new_fills == 1
+            await until(lambda: any(type(event) is Filled for event in strategy.heard))
             assert [type(event) for event in strategy.heard].count(Filled) == 1
             assert failed(engine) == []
 
