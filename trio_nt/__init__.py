@@ -89,7 +89,7 @@ from trio_nt.risk.core import RiskRule
 from trio_nt.risk.limits import RiskLimits, TradingState
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.context import StrategyContext
-from trio_nt.strategies.supervision import OverrunPolicy, RestartPolicy, Supervision
+from trio_nt.strategies.supervision import FloodPolicy, OverrunPolicy, RestartPolicy, Supervision
 
 if TYPE_CHECKING:
     from trio_nt.storage.durable import open_journal
@@ -123,6 +123,7 @@ __all__ = [
     "FeedState",
     "Fill",
     "Filled",
+    "FloodPolicy",
     "Halted",
     "InputError",
     "Instrument",

@@ -16,7 +16,7 @@ from trio_nt import Strategy, buy, open_engine
 from trio_nt.errors import EnvironmentFailure
 from trio_nt.model.events import StrategyState, StrategyWarning
 from trio_nt.risk.limits import RiskLimits
-from trio_nt.strategies.supervision import OverrunPolicy, RestartPolicy, Supervision
+from trio_nt.strategies.supervision import FloodPolicy, OverrunPolicy, RestartPolicy, Supervision
 
 
 def ticks(count: int) -> ScriptedFeed:
@@ -117,6 +117,7 @@ async def test_a_strategy_that_floods_is_refused_by_its_rate_and_reported() -> N
         signal_capacity=10,
         event_capacity=10_000,
         strategy_limits={"flood": RiskLimits(submit_rate_per_s=0.001, submit_burst=5)},
+        supervision={"flood": Supervision(floods=FloodPolicy(demote_after=None, quarantine_after=None))},
     )
     async with open_engine(**config) as engine:
         events = engine.events()
@@ -131,6 +132,35 @@ async def test_a_strategy_that_floods_is_refused_by_its_rate_and_reported() -> N
     assert [order.state.name for order in engine.desk.orders if order.strategy_id == "buyer"] == ["FILLED"] * 10
     assert "flood: its orders are refused: flood: more than 0.001 orders a second" in report.format()
     assert report.ok, report.checks
+
+
+async def test_a_strategy_that_goes_on_flooding_is_demoted_and_put_out_and_its_neighbours_see_everything() -> None:
+    flood = Listening(lambda event, context: [buy("ABC", 1)] * 200)
+    buyer = Listening(lambda event, context: buy("ABC", 1))
+    config = arguments(
+        [ticks(40)],
+        {"flood": flood, "buyer": buyer},
+        event_capacity=10_000,
+        strategy_limits={"flood": RiskLimits(submit_rate_per_s=0.001, submit_burst=5)},
+        supervision={"flood": Supervision(floods=FloodPolicy(demote_after=100, quarantine_after=1_000))},
+    )
+    config["now_ns"] = lambda: 1_000_000_000  # a second that does not end
+    async with open_engine(**config) as engine:
+        events = engine.events()
+        await engine.start()
+        report = await engine.wait()
+        said = [event async for event in events if isinstance(event, (StrategyWarning, StrategyState))]
+    assert [each.reason for each in said if isinstance(each, StrategyWarning) and each.strategy_id == "flood"] == [
+        "flood",
+        "demoted",
+    ]
+    counts = engine.statistics().supervision
+    assert (counts["flood"].state, counts["flood"].lane) == ("quarantined", TaskPriority.MEDIUM)
+    assert "it floods: 1,000 orders refused within a second: flood: more than 0.001" in counts["flood"].failure
+    assert counts["flood"].refused_by_rate >= 1_000
+    assert len(buyer.seen) == 40
+    assert [order.state.name for order in engine.desk.orders if order.strategy_id == "buyer"] == ["FILLED"] * 40
+    assert all(check.ok for check in report.checks), report.checks
 
 
 async def test_a_strategy_that_keeps_whatever_it_is_shown_harms_nobody() -> None:

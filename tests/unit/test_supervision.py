@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler import TaskPriority
-from trio_nt.strategies.supervision import OverrunPolicy, Overruns, RestartPolicy, Restarts, Supervision
+from trio_nt.strategies.supervision import (
+    FloodPolicy,
+    Floods,
+    OverrunPolicy,
+    Overruns,
+    RestartPolicy,
+    Restarts,
+    Supervision,
+)
 
 MS = 1_000_000
 
@@ -107,3 +115,25 @@ def test_a_text_stands_for_the_policy_with_that_name() -> None:
 def test_a_wrong_setting_is_named(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         Supervision(**wrong)
+
+
+def test_so_many_refusals_within_one_second_are_a_flood() -> None:
+    floods = Floods(FloodPolicy(warn_after=1, demote_after=3, quarantine_after=4))
+    assert [floods.refused(at) for at in (0, 500 * MS, 999 * MS)] == [["warn"], [], ["demote"]]
+    assert floods.refused(1_000 * MS) == []  # another second
+    assert [floods.refused(1_001 * MS) for _ in range(3)] == [[], [], ["quarantine"]]
+    assert (floods.count, floods.in_a_second) == (7, 4)
+    floods.forgive()
+    assert floods.refused(1_002 * MS) == ["warn"]
+    assert floods.in_a_second == 1
+
+
+def test_a_clock_that_steps_back_begins_another_second() -> None:
+    floods = Floods(FloodPolicy(warn_after=2, demote_after=None, quarantine_after=None))
+    assert [floods.refused(at) for at in (5_000 * MS, 4_000 * MS, 4_999 * MS)] == [[], [], ["warn"]]
+
+
+def test_refusals_now_and_then_are_no_flood() -> None:
+    floods = Floods(FloodPolicy(warn_after=None))
+    assert [floods.refused(number * 20 * MS) for number in range(10_000)] == [[]] * 10_000
+    assert floods.count == 10_000

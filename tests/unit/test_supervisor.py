@@ -209,17 +209,25 @@ async def test_orders_are_kept_where_that_is_configured(autojump_clock: MockCloc
     assert rig.withdrawn == []
 
 
+@attrs.define
+class Hearing(Noting):
+    def on_order(self, event: Any, context: Any) -> None:
+        return None
+
+
 async def test_always_restarts_a_quarantined_strategy(autojump_clock: MockClock) -> None:
     async with open_rig(news_capacity=2) as rig:
-        rig.add("deaf", Noting(), restart=RestartPolicy(when="always", backoff_s=1))
-        rig.add("once", Noting(), restart=RestartPolicy(when="on-failure", backoff_s=1))
-        for name in ("deaf", "once"):
+        rig.add("deaf", Hearing(), restart=RestartPolicy(when="always", backoff_s=1))
+        rig.add("once", Hearing(), restart=RestartPolicy(when="on-failure", backoff_s=1))
+        rig.add("never asked", Noting())
+        for name in ("deaf", "once", "never asked"):
             entry = rig.supervisor.entries[name]
             for number in range(3):  # in one step: nobody could take them
                 entry.tell(Accepted(name, f"nt-{number}", "ABC", 0))
         await trio.sleep(2)
         assert rig.states("deaf") == ["running", "quarantined", "restarting", "running"]
         assert rig.states("once") == ["running", "quarantined"]
+        assert rig.states("never asked") == ["running"]
     assert "news" in rig.supervisor.statistics()["once"].failure
 
 

@@ -21,7 +21,7 @@ from trio_nt.strategies.actor import Proposal, StrategyActor
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.blueprint import Blueprint
 from trio_nt.strategies.failures import in_one_line, with_traceback
-from trio_nt.strategies.supervision import DEMOTE, QUARANTINE, Overruns, Restarts, Supervision
+from trio_nt.strategies.supervision import DEMOTE, QUARANTINE, Floods, Overruns, Restarts, Supervision
 
 RUNNING, STOPPED, FAILED, RESTARTING, QUARANTINED = "running", "stopped", "failed", "restarting", "quarantined"
 
@@ -155,11 +155,11 @@ class SupervisedStrategy:
         self.supervision = supervision
         self.restarts = Restarts(supervision.restart)
         self.overruns = Overruns(supervision.overruns, step_budget_s)
+        self.floods = Floods(supervision.floods)
         self.state = STOPPED
         self.failure = ""
         self.traceback = ""
         self.warnings: dict[str, str] = {}
-        self.refused_by_rate = 0
         self.saved: bytes | None = None
         self.saved_ns = 0
         self.market_ended = trio.Event()
@@ -189,9 +189,8 @@ class SupervisedStrategy:
     def tell(self, event: OrderEvent) -> None:
         """Pass on news of its orders. Nobody waits: a strategy that does not take its news is quarantined."""
         if isinstance(event, Refused) and event.reason is Reason.SUBMIT_RATE:
-            self.refused_by_rate += 1
-            self.warn("flood", f"its orders are refused: {event.detail}")
-        if self.state != RUNNING:
+            self._flooded(event)
+        if self.state != RUNNING or not self.life.actor.hears_orders:
             return
         try:
             self.life.news.send_nowait(event)
@@ -223,6 +222,18 @@ class SupervisedStrategy:
         if self.state == RUNNING:
             self._fail(QUARANTINED, why)
             self.life.whole.cancel()
+
+    def _flooded(self, refused: Refused) -> None:
+        for consequence in self.floods.refused(refused.ts_ns):
+            if self.state != RUNNING:  # what it had sent before its end
+                return
+            many = f"{self.floods.in_a_second:,} orders refused within a second: {refused.detail}"
+            if consequence == QUARANTINE:
+                self.quarantine(f"it floods: {many}")
+            elif consequence == DEMOTE:
+                self._demote(many)
+            else:
+                self.warn("flood", f"its orders are refused: {refused.detail}")
 
     def stepped(self, rows: int, elapsed_ns: int) -> None:
         """Take account of a step."""
@@ -258,7 +269,7 @@ class SupervisedStrategy:
             restarts=self.restarts.count,
             slowest_step_s=self.overruns.slowest_ns / 1e9,
             overruns=self.overruns.count,
-            refused_by_rate=self.refused_by_rate,
+            refused_by_rate=self.floods.count,
             state_bytes=len(self.saved or b""),
             state_saved_ns=self.saved_ns,
             failure=self.failure,
@@ -266,10 +277,10 @@ class SupervisedStrategy:
             warnings=tuple(f"{reason}: {detail}" for reason, detail in self.warnings.items()),
         )
 
-    def _demote(self, took: str) -> None:
+    def _demote(self, why: str) -> None:
         assert self.handle is not None, "its first step comes after its spawn"
         self.handle.priority = TaskPriority(min(self.handle.priority + 1, TaskPriority.BACKGROUND))
-        self.warn("demoted", f"to lane {self.handle.priority.name}: {took}")
+        self.warn("demoted", f"to lane {self.handle.priority.name}: {why}")
 
     def _totals(self) -> tuple[int, int, int]:
         past, actor = self._past, self.life.actor
@@ -289,6 +300,7 @@ class SupervisedStrategy:
             self._past = self._totals()
         self.life = life
         self.overruns.forgive()
+        self.floods.forgive()
         self._warned.clear()
         self._is_leaving = False
         if self.ended.is_set():

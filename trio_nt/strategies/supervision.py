@@ -2,10 +2,13 @@
 
 Rules
 - A strategy *fails* when a handler raises, and is *quarantined* when it is put out for how it behaves: it does not take
-  its news, holds the market data, overruns its step budget again and again, or fails beyond its limit of restarts.
+  its news, holds the market data, overruns its step budget again and again, floods risk with orders, or fails beyond
+  its limit of restarts.
 - A step *overruns* when even its average row cost more than the whole step budget: no shorter batch would have helped.
   Each overrun is a strike; every ten steps within the budget forgive one, so that a machine which now and then puts the
   process aside never adds up to one.
+- A *flood* is more orders refused for their rate within a second than ``FloodPolicy`` allows. Refusing is work, too:
+  the ring loses nothing, so a strategy that has every row answered by refusals makes all others late.
 """
 
 from typing import Any
@@ -55,6 +58,19 @@ class OverrunPolicy:
     quarantine_after: int | None = attrs.field(default=None, validator=_count)
 
 
+@attrs.frozen(kw_only=True)
+class FloodPolicy:
+    """How many orders refused for their rate within one second lead to what, each once in a strategy's life; None for
+    never.
+
+    ``warn_after``, ``demote_after``, ``quarantine_after``: as in ``OverrunPolicy``.
+    """
+
+    warn_after: int | None = attrs.field(default=1, validator=_count)
+    demote_after: int | None = attrs.field(default=100, validator=_count)
+    quarantine_after: int | None = attrs.field(default=1_000, validator=_count)
+
+
 def _restart(value: object) -> object:
     return RestartPolicy(when=value) if isinstance(value, str) else value
 
@@ -74,12 +90,14 @@ class Supervision:
             ``keep``.
         lane: where it runs.
         overruns: what follows when it holds the loop too long.
+        floods: what follows when risk refuses its orders for their rate, again and again.
     """
 
     restart: RestartPolicy = attrs.field(factory=RestartPolicy, converter=_restart, validator=_is_restart)
     on_failure: str = attrs.field(default=CANCEL, validator=attrs.validators.in_((CANCEL, KEEP)))
     lane: TaskPriority = attrs.field(default=TaskPriority.HIGH, converter=TaskPriority)
     overruns: OverrunPolicy = attrs.field(factory=OverrunPolicy)
+    floods: FloodPolicy = attrs.field(factory=FloodPolicy)
 
 
 @attrs.frozen(kw_only=True)
@@ -119,24 +137,44 @@ class Restarts:
         return wait_s
 
 
+class Consequences:
+    """What follows when a count has come so far, each once in a life."""
+
+    __slots__ = ("_left", "_steps")
+
+    def __init__(self, policy: OverrunPolicy | FloodPolicy) -> None:
+        steps = [(policy.warn_after, WARN), (policy.demote_after, DEMOTE), (policy.quarantine_after, QUARANTINE)]
+        self._steps = [(after, consequence) for after, consequence in steps if after is not None]
+        self._left = list(self._steps)
+
+    def forgive(self) -> None:
+        """A new life: every consequence may follow again."""
+        self._left = list(self._steps)
+
+    def due(self, count: float) -> list[str]:
+        """What follows now, in order of severity."""
+        due = [consequence for after, consequence in self._left if count >= after]
+        if due:
+            self._left = [step for step in self._left if step[1] not in due]
+        return due
+
+
 class Overruns:
     """Steps of one strategy against its step budget. ``count``: overruns; ``slowest_ns``: the longest step."""
 
-    __slots__ = ("_budget_ns", "_left", "_steps", "count", "slowest_ns", "strikes")
+    __slots__ = ("_budget_ns", "_consequences", "count", "slowest_ns", "strikes")
 
     def __init__(self, policy: OverrunPolicy, budget_s: float) -> None:
         self.count = 0
         self.strikes = 0.0
         self.slowest_ns = 0
         self._budget_ns = budget_s * 1e9
-        steps = [(policy.warn_after, WARN), (policy.demote_after, DEMOTE), (policy.quarantine_after, QUARANTINE)]
-        self._steps = [(after, consequence) for after, consequence in steps if after is not None]
-        self._left = list(self._steps)
+        self._consequences = Consequences(policy)
 
     def forgive(self) -> None:
         """A new life: no strikes, and every consequence may follow again."""
         self.strikes = 0.0
-        self._left = list(self._steps)
+        self._consequences.forgive()
 
     def measured(self, rows: int, elapsed_ns: int) -> list[str]:
         """Take account of a step over ``rows`` rows, or over one call of another handler; what follows from it."""
@@ -148,7 +186,29 @@ class Overruns:
             return []
         self.count += 1
         self.strikes += 1.0
-        due = [consequence for after, consequence in self._left if self.strikes >= after]
-        if due:
-            self._left = [step for step in self._left if step[1] not in due]
-        return due
+        return self._consequences.due(self.strikes)
+
+
+class Floods:
+    """Orders of one strategy that were refused for their rate. ``count``: all of them; ``in_a_second``: those of the
+    present second, which begins with the first refusal after the one before."""
+
+    __slots__ = ("_began_ns", "_consequences", "count", "in_a_second")
+
+    def __init__(self, policy: FloodPolicy) -> None:
+        self.count = self.in_a_second = 0
+        self._began_ns: int | None = None
+        self._consequences = Consequences(policy)
+
+    def forgive(self) -> None:
+        """A new life: every consequence may follow again."""
+        self._began_ns = None
+        self._consequences.forgive()
+
+    def refused(self, now_ns: int) -> list[str]:
+        """Take account of a refusal; what follows from it."""
+        if self._began_ns is None or not 0 <= now_ns - self._began_ns < 1_000_000_000:
+            self._began_ns, self.in_a_second = now_ns, 0
+        self.count += 1
+        self.in_a_second += 1
+        return self._consequences.due(self.in_a_second)
