@@ -2,8 +2,11 @@
 
 With 10,000 tasks alive a full collection holds the loop for 20 ms, at a time that nobody chose. Under ``freeze_gc``
 garbage is collected once on opening and automatic collection turned off; what start-up left alive is frozen, out of the
-collector's sight; a BACKGROUND task collects the youngest generations in small portions, and everything when the loop
-is idle.
+collector's sight; a BACKGROUND task collects what is young in small portions, and everything when the loop is idle.
+
+What is alive at one collection of the young is old at once: a generation between would be looked through a second time,
+ten portions together, and hold the loop for as long. Garbage in cycles that lived through a collection waits for the
+loop to be idle.
 """
 
 import gc
@@ -15,8 +18,8 @@ import trio
 START_UP_S = 1.0
 INTERVAL_S = 0.1
 YOUNG_OBJECTS = 2_000
-YOUNG_ROUNDS = 10
-OLD_ROUNDS = 10
+YOUNG_GENERATIONS = 1  # the number of the older of the two
+ROUNDS_TO_ALL = 100
 
 
 class _CollectionOff:
@@ -70,21 +73,15 @@ class Collector:
     async def _collect_for_ever(self) -> None:
         await self._wait_for_start_up()
         gc.freeze()  # takes no time, unlike a collection: the loop may be busy by now
-        young_rounds = old_rounds = 0
+        rounds = 0
         while True:
             await trio.sleep(INTERVAL_S)
-            if gc.get_count()[0] < YOUNG_OBJECTS and not young_rounds:
-                continue
-            young_rounds += 1
-            if young_rounds < YOUNG_ROUNDS:
-                gc.collect(0)
-            else:
-                young_rounds = 0
-                old_rounds += 1
-                gc.collect(1)
-            self.collections += 1
-            if old_rounds >= OLD_ROUNDS and self._is_idle():
-                old_rounds = 0
+            if gc.get_count()[0] >= YOUNG_OBJECTS:
+                rounds += 1
+                gc.collect(YOUNG_GENERATIONS)
+                self.collections += 1
+            if rounds >= ROUNDS_TO_ALL and self._is_idle():
+                rounds = 0
                 gc.collect()
 
     async def _wait_for_start_up(self) -> None:
