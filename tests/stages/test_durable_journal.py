@@ -108,6 +108,20 @@ async def test_groups_that_wait_together_are_committed_together(tmp_path: Path) 
         assert statistics.groups < 20
 
 
+async def test_notes_that_nobody_waits_for_are_written_soon_and_together(tmp_path: Path) -> None:
+    async with open_journal(tmp_path / "j.sqlite", account="a", lock_folder=tmp_path) as journal:
+        await journal.append([intent(1)])
+        before = journal.statistics().groups
+        journal.note(heard(1))
+        await trio.sleep(0)
+        journal.note(CancelIntent("o-1", 5))
+        with trio.fail_after(60):
+            while journal.statistics().groups == before:
+                await trio.sleep(0.001)
+        assert journal.statistics().groups == before + 1
+        assert len(read_journal(tmp_path / "j.sqlite").records) == 3
+
+
 class TestHalted:
     async def test_by_another_process_while_the_engine_runs(self, tmp_path: Path) -> None:
         path = tmp_path / "j.sqlite"

@@ -3,7 +3,9 @@
 Rules
 -----
 - ``append`` returns when the writer has answered that its group is committed and synced.
-- What is noted travels with the next group, at once when no group is under way; order is kept.
+- What is noted travels with the next group, and makes one of its own after ``NOTES_WAIT_S``; order is kept. Nobody
+  waits for notes: what a crash takes of them the broker tells again. A group of their own at once would keep the disk
+  busy when the next intent comes.
 - One engine per journal and per account: two lock files, held by engine and writer together.
 - A journal that is HALTED takes records and lets nothing be sent: ``append`` raises.
 - A journal belongs to the account that it was first opened for.
@@ -26,6 +28,7 @@ from trio_nt.storage import writer
 from trio_nt.storage.journal import (
     CancelIntent,
     Carried,
+    HaltNote,
     Heard,
     JournalStatistics,
     OrderIntent,
@@ -36,6 +39,7 @@ from trio_nt.storage.journal import (
 from trio_nt.storage.locks import account_lock_path, hold, lock_of
 from trio_nt.storage.reading import RECOVERY, read_about, read_journal
 
+NOTES_WAIT_S = 0.002
 _MOST_PENDING = 100_000
 Row = tuple[str, tuple[object, ...]]
 
@@ -102,6 +106,7 @@ class DurableJournal:
         self._durable = 0
         self._waiting: dict[int, trio.Event] = {}
         self._has_pending = trio.Event()
+        self._is_awaited = trio.Event()  # somebody waits for what is pending
         self._problem = ""
         self._halted = recovered.halted
         self._stopped = trio.Event()
@@ -123,8 +128,10 @@ class DurableJournal:
     def note(self, record: Record) -> None:
         if self._problem:
             self._lost += 1
-        else:
-            self._take((record,))
+            return
+        self._take((record,))
+        if isinstance(record, HaltNote):  # the next engine must not trade, whatever becomes of this one
+            self._is_awaited.set()
 
     def carry(self, carried: Carried) -> None:
         if not self._problem:
@@ -173,6 +180,8 @@ class DurableJournal:
     async def _until(self, number: int) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         while self._durable < number and not self._problem:
+            if number > self._number:
+                self._is_awaited.set()
             event = self._waiting.get(number)
             if event is None:
                 event = self._waiting[number] = trio.Event()
@@ -185,9 +194,12 @@ class DurableJournal:
         try:
             while True:
                 await self._has_pending.wait()
+                if not self._is_awaited.is_set():
+                    with trio.move_on_after(NOTES_WAIT_S):
+                        await self._is_awaited.wait()
                 rows, self._pending = self._pending, []
                 self._number += 1
-                self._has_pending = trio.Event()
+                self._has_pending, self._is_awaited = trio.Event(), trio.Event()
                 await self._stream.send_all(writer.frame(self._number, rows))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._fail("its writer is gone")
