@@ -227,5 +227,5 @@ class OpenLoopInBatches(_Scripted):
 
 def event_at(batch: MarketBatch, row: int) -> Any:
     name = batch.instruments[int(batch["instrument"][row])].id
-    kind, names = (Quote, Quote._fields) if batch["kind"][row] == QUOTE else (Trade, Trade._fields)
-    return kind._make((name, *(batch[field][row].item() for field in names[1:])))
+    kind: Any = Quote if batch["kind"][row] == QUOTE else Trade
+    return kind(name, *(batch[field][row].item() for field in kind.__struct_fields__[1:]))

@@ -5,7 +5,7 @@ from typing import Any
 import attrs
 import pytest
 
-from trio_nt import FeatureSpec, MarketBatch, Quote, Strategy, StrategyContext, buy, cross, ema, target
+from trio_nt import Bar, FeatureSpec, MarketBatch, Quote, Strategy, StrategyContext, buy, cross, ema, target
 from trio_nt.strategies.examples import EmaCrossover, MeanReversion
 from trio_nt.testing import START_NS, assert_causal, bars, quotes, run_strategy, trades
 
@@ -127,5 +127,5 @@ def test_quotes_says_what_it_needs(arguments: dict[str, Any], message: str) -> N
 
 def test_bars_are_whole() -> None:
     (first, second) = bars("ABC", close=[10, 12])
-    assert first[1:] == (START_NS, START_NS, 10.0, 10.0, 10.0, 10.0, 1_000.0)
-    assert second[3:7] == (10.0, 12.0, 10.0, 12.0)
+    assert first == Bar("ABC", START_NS, START_NS, 10.0, 10.0, 10.0, 10.0, 1_000.0)
+    assert (second.open, second.high, second.low, second.close) == (10.0, 12.0, 10.0, 12.0)

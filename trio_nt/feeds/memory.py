@@ -101,8 +101,8 @@ def _market_block(events: Sequence[MarketEvent], symbols: dict[str, int]) -> dic
         block["instrument"][row] = symbols[event.instrument]
         assert isinstance(event, (Quote, Trade))
         block["kind"][row] = QUOTE if isinstance(event, Quote) else TRADE
-        for name, value in zip(event._fields[1:], event[1:], strict=True):
-            block[name][row] = value
+        for name in event.__struct_fields__[1:]:
+            block[name][row] = getattr(event, name)
     return block
 
 
@@ -111,8 +111,8 @@ def _bar_block(events: Sequence[MarketEvent], symbols: dict[str, int]) -> dict[s
     block["kind"][:] = BAR
     for row, event in enumerate(events):
         block["instrument"][row] = symbols[event.instrument]
-        for name, value in zip(event._fields[1:], event[1:], strict=True):
-            block[name][row] = value
+        for name in event.__struct_fields__[1:]:
+            block[name][row] = getattr(event, name)
     return block
 
 

@@ -6,10 +6,10 @@ counted, shown in no event handler, left out of ``batch.quotes`` and ``batch.tra
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from trio_nt.model.instruments import Instruments
@@ -59,7 +59,7 @@ BAR_FIELDS: dict[str, np.dtype[Any]] = {
 }
 
 
-class Quote(NamedTuple):
+class Quote(Struct, frozen=True, gc=False):
     """Best bid and ask at one moment. Sizes in units of the instrument; times UNIX ns."""
 
     instrument: str
@@ -79,7 +79,7 @@ class Quote(NamedTuple):
         return self.ask - self.bid
 
 
-class Trade(NamedTuple):
+class Trade(Struct, frozen=True, gc=False):
     """One print. ``aggressor`` is +1 when the buyer took, -1 when the seller took, 0 when unknown."""
 
     instrument: str
@@ -90,7 +90,7 @@ class Trade(NamedTuple):
     aggressor: int
 
 
-class Bar(NamedTuple):
+class Bar(Struct, frozen=True, gc=False):
     """Prices of an interval, visible at its close (``ts_init``)."""
 
     instrument: str
@@ -135,9 +135,11 @@ def flag_rows(columns: Columns) -> Column:
     bid, ask, price = columns["bid"], columns["ask"], columns["price"]
     bid_size, ask_size, size = columns["bid_size"], columns["ask_size"], columns["size"]
     # As a rule every row is good, and blocks are short: a few looks at all of them cost less than each rule by itself.
-    low, high = np.where(is_quote, bid, price), np.where(is_quote, ask, price)
-    least = np.where(is_quote, np.minimum(bid_size, ask_size), size)
-    most = np.where(is_quote, bid_size + ask_size, size) + high
+    low, high, least, most = bid, ask, np.minimum(bid_size, ask_size), bid_size + ask_size
+    if not is_quote.all():
+        low, high = np.where(is_quote, bid, price), np.where(is_quote, ask, price)
+        least, most = np.where(is_quote, least, size), np.where(is_quote, most, size)
+    most = most + high
     if ((low > 0) & (high >= low) & (least >= 0) & (most < np.inf)).all():
         return np.zeros(len(is_quote), np.uint8)
     return np.where(is_quote, flag_quotes(bid, ask, bid_size, ask_size), flag_trades(price, size))
@@ -163,7 +165,9 @@ def empty_columns(rows: int, fields: Mapping[str, np.dtype[Any]] = MARKET_FIELDS
 
 
 def read_only(column: Column) -> Column:
-    """A view of ``column`` that refuses writes."""
+    """A view of ``column`` that refuses writes; itself where it does so already."""
+    if not column.flags.writeable:
+        return column
     view = column.view()
     view.flags.writeable = False
     return view
@@ -259,7 +263,7 @@ class MarketBatch:
 def events_by_row(columns: Columns, ids: Sequence[str]) -> list[MarketEvent | None]:
     """The event of every row of a block; None where the row is flagged. ``ids``: instrument ids by index.
 
-    Column by column and kind by kind, so that the cost per row is that of making one tuple.
+    Column by column and kind by kind, so that the cost per row is that of making one object.
     """
     events: list[MarketEvent | None] = [None] * len(columns["kind"])
     good, kinds = columns["flags"] == 0, columns["kind"]
@@ -267,10 +271,11 @@ def events_by_row(columns: Columns, ids: Sequence[str]) -> list[MarketEvent | No
         rows = np.flatnonzero(good & (kinds == kind))
         if not len(rows):
             continue
-        instruments = [ids[index] for index in columns["instrument"][rows].tolist()]
-        values = (columns[name][rows].tolist() for name in names)
-        # `_make` does the same by way of a Python function.
-        made: Iterable[MarketEvent] = map(tuple.__new__, repeat(event_type), zip(instruments, *values, strict=True))
+        chosen = [columns[name] for name in ("instrument", *names)]
+        if len(rows) < len(events):
+            chosen = [column[rows] for column in chosen]
+        indices, *values = (column.tolist() for column in chosen)
+        made: Iterable[MarketEvent] = map(event_type, map(ids.__getitem__, indices), *values)
         if len(rows) == len(events):
             return list(made)
         for row, event in zip(rows.tolist(), made, strict=True):
@@ -279,7 +284,7 @@ def events_by_row(columns: Columns, ids: Sequence[str]) -> list[MarketEvent | No
 
 
 _EVENT_TYPES: tuple[tuple[int, type[Quote | Trade | Bar], tuple[str, ...]], ...] = (
-    (QUOTE, Quote, Quote._fields[1:]),
-    (TRADE, Trade, Trade._fields[1:]),
-    (BAR, Bar, Bar._fields[1:]),
+    (QUOTE, Quote, Quote.__struct_fields__[1:]),
+    (TRADE, Trade, Trade.__struct_fields__[1:]),
+    (BAR, Bar, Bar.__struct_fields__[1:]),
 )
