@@ -62,11 +62,29 @@ class Batch:
     @property
     def columns(self) -> Mapping[str, Column]:
         """All columns by name, in the order of the ring's fields."""
-        return MappingProxyType({field: self[field] for field in self._sources})
+        return BatchColumns(self)
 
     def copy(self) -> "Batch":
         """The same rows in memory of their own, valid for ever; ``sequence`` and ``slot`` are kept."""
         return OwnedBatch({field: self[field].copy() for field in self._sources}, self.sequence, self.slot)
+
+
+class BatchColumns(Mapping[str, Column]):
+    """The columns of a batch; each array is made when it is asked for."""
+
+    __slots__ = ("_batch",)
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def __getitem__(self, field: str) -> Column:
+        return self._batch[field]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._batch._sources)
+
+    def __len__(self) -> int:
+        return len(self._batch._sources)
 
 
 class OwnedBatch(Batch):

@@ -65,7 +65,7 @@ from trio_nt.strategies.supervisor import StrategySupervisor
 HISTORY_EVERY_S = 0.005
 REFUSALS_KEPT = 10_000  # a strategy may be refused thousands of times a second, for days
 _log = logging.getLogger("trio_nt.engine")
-CRITICAL, HIGH = TaskPriority.CRITICAL, TaskPriority.HIGH
+CRITICAL = TaskPriority.CRITICAL
 
 
 class Engine:
@@ -232,8 +232,6 @@ class Engine:
         self.tasks.spawn(CRITICAL, self._watch_journal, name="journal: watch", endless=True)
         self.tasks.spawn(CRITICAL, self.gateway.run_orders, self._outgoing_receiver, name="execution: orders")
         self.tasks.spawn(CRITICAL, self._run_risk, name="risk")
-        for features in self._features:
-            self.tasks.spawn(HIGH, features.run, name="features")
         observe = getattr(self.broker, "observe", None)
         if observe is not None:
             for ring in (self.market, self.bars):
@@ -255,6 +253,7 @@ class Engine:
         await self._feeds.start()
 
     def _feature_stage(self, ring: MarketRing) -> FeatureStage:
+        ring.followers.append(self._feature_order.advance)
         return FeatureStage(
             self._feature_order,
             ring.subscribe("features"),

@@ -1,5 +1,6 @@
 """The market ring: rows in, with their stamps and flags; a full ring waits, and says who holds it."""
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,20 @@ class Senders:
     async def quotes(self, *prices: float, by: EngineSender | None = None) -> None:
         values = np.array(prices)
         await (by or self.one).quotes(instrument="ABC", ts_event=1, bid=values, ask=values, bid_size=1, ask_size=1)
+
+
+class Follower:
+    """A reader that takes rows when the ring asks it to."""
+
+    def __init__(self, ring: MarketRing) -> None:
+        self.taken = 0
+        self._receiver = ring.subscribe("follower")
+        ring.followers.append(self._take)
+
+    def _take(self) -> None:
+        with suppress(trio.WouldBlock):
+            while True:
+                self.taken += len(self._receiver.receive_nowait())
 
 
 async def test_rows_of_all_kinds_and_feeds_are_numbered_in_one_order() -> None:
@@ -89,6 +104,34 @@ async def test_columns_that_do_not_fit_are_refused_before_any_effect() -> None:
     with pytest.raises(ValueError, match="one-dimensional"):
         await senders.one.trades(instrument="ABC", ts_event=1, price=[[1, 2]], size=1)
     assert senders.market.rows_sent == 0
+
+
+async def test_a_follower_that_nobody_asks_never_holds_the_ring() -> None:
+    senders = Senders(capacity=8)
+    follower = Follower(senders.market)
+    with trio.fail_after(60):
+        for number in range(100):
+            await senders.quotes(*[10.0 + number] * (1 + number % 5))
+    assert senders.market.rows_sent == 300
+    assert 300 - follower.taken < 2  # a quarter of the ring
+
+
+async def test_a_follower_is_called_for_room_before_a_stall_is_looked_for(autojump_clock: MockClock) -> None:
+    senders = Senders(capacity=8, stall_timeout_s=1.0)
+    Follower(senders.market)
+    slow, stalled = senders.market.subscribe("slow"), []
+    senders.market.on_stall = stalled.append
+    await senders.quotes(*[10.0] * 7)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(senders.quotes, 11.0, 12.0)
+        await trio.sleep(3)
+        assert stalled
+        assert {name for names in stalled for name in names} == {"slow"}
+        while len(slow.receive_nowait()) != 7:
+            pass
+        with pytest.raises(trio.WouldBlock):
+            slow.receive_nowait()
+    assert senders.market.rows_sent == 9
 
 
 @pytest.mark.slow

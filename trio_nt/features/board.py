@@ -4,6 +4,8 @@ A strategy's features are columns of its rows. Here stands what came last, which
 batch's rows.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,6 +36,7 @@ class FeatureBoard:
         history_rows: int = HISTORY_ROWS,
         limit_bytes: int = DEFAULT_LIMIT_BYTES,
     ) -> None:
+        self.catch_up: Callable[[], None] = _nothing_is_behind  # computes what was sent and not computed yet
         self._pipeline = pipeline
         self._instruments = instruments
         self._cache = FeatureCache(rows=history_rows, limit_bytes=limit_bytes, backfill=self._first)
@@ -68,6 +71,7 @@ class FeatureBoard:
             ValueError: ``rows`` below 1 or above the history.
         """
         self._pipeline.plan.slot(spec)
+        self.catch_up()
         return self._cache.last(self._instruments.index(instrument), spec, rows)
 
     def take(self, instruments: NDArray[np.int32], values: FeatureValues) -> None:
@@ -76,8 +80,13 @@ class FeatureBoard:
 
     def statistics(self) -> FeatureStatistics:
         """What was computed, frozen."""
+        self.catch_up()
         return self._pipeline.statistics()
 
     def cache_statistics(self) -> CacheStatistics:
         """Lookups, hits and memory of the cache, frozen."""
         return self._cache.statistics()
+
+
+def _nothing_is_behind() -> None:
+    return

@@ -1,8 +1,9 @@
 """Features as columns beside the market ring: computed once per row for all strategies.
 
-A column of features is as long as the ring, so a batch's rows have theirs at the same place, without a copy. The
-stage's loop computes what arrives; a strategy that is quicker has it computed on the spot, so that no strategy ever
-sees a row before its features.
+A column of features is as long as the ring, so a batch's rows have theirs at the same place, without a copy. Rows are
+computed when the first reader asks for them, a strategy as a rule, and for all readers at once: no task is woken for
+it, and who is behind has many rows computed in one go. The stages follow the ring (``MarketRing.followers``), so that
+rows that nobody asks for are computed, too, before they are overwritten.
 
 Rows of several rings (market rows and bars) share one pipeline and are computed in the order of their ``sequence``,
 whichever ring's turn it is: a feature that reads both, or that carries a bar's value to later quotes, is made of the
@@ -35,12 +36,13 @@ class FeatureOrder:
         self.pipeline = pipeline
         self.board = board
         self.stages: list[FeatureStage] = []
+        board.catch_up = self.advance
 
     def advance(self) -> None:
-        """Compute everything that was sent.
+        """Compute everything that was sent. Not a checkpoint.
 
-        It takes until nothing is there: only that gives back the rows taken last. A stage's loop may be waiting for the
-        next ones, and a feed for the room that these hold.
+        It takes until nothing is there: only that gives back the rows taken last, and a feed may be waiting for the
+        room that these hold.
         """
         while ready := [stage for stage in self.stages if stage.has_rows()]:
             first = min(ready, key=lambda stage: stage.next_sequence)
@@ -83,6 +85,7 @@ class FeatureStage:
     def require(self, specs: Iterable[FeatureSpec]) -> None:
         """Compute these features, too, from the next row on. Raises as ``FeaturePipeline.require``."""
         wanted = list(specs)
+        self._order.advance()
         pipeline = self._order.pipeline
         # Every ring's stage is asked for the same: the request counts once.
         if self is self._order.stages[0] or not set(wanted) <= set(pipeline.plan.requested):
@@ -99,16 +102,6 @@ class FeatureStage:
             assert self.done >= end, "the stage's reader has lost rows"
         start, stop = batch.slot, batch.slot + len(batch)
         return {name: read_only(self._columns[spec][start:stop]) for name, spec in specs.items()}
-
-    async def run(self) -> None:
-        """Compute what arrives until the ring ends."""
-        while True:
-            try:
-                batch = await self._receiver.receive()
-            except trio.EndOfChannel:
-                return
-            self._batch, self._next = batch, 0
-            self._order.advance()
 
     def has_rows(self) -> bool:
         """Whether a row waits to be computed; takes the next ones of the ring where all it had are."""

@@ -49,22 +49,24 @@ class QuoteBoard:
     def show(self, columns: Columns) -> None:
         """Take rows of one ring, oldest first; see ``model/prices.py`` for which of them give a price."""
         rows = self._pricing.find(columns)
-        if not len(rows):
-            return
-        instrument = columns["instrument"][rows]
+        instrument, ts_init = columns["instrument"], columns["ts_init"]
         if "close" in columns:
-            bid = ask = columns["close"][rows]
+            bid = ask = columns["close"]
         else:
-            is_quote = columns["kind"][rows] == QUOTE
-            price = columns["price"][rows]
-            bid = np.where(is_quote, columns["bid"][rows], price)
-            ask = np.where(is_quote, columns["ask"][rows], price)
+            bid, ask = columns["bid"], columns["ask"]
+            is_quote = columns["kind"] == QUOTE
+            if not is_quote.all():
+                bid, ask = np.where(is_quote, bid, columns["price"]), np.where(is_quote, ask, columns["price"])
+        if len(rows) < len(instrument):
+            instrument, ts_init, bid, ask = (column[rows] for column in (instrument, ts_init, bid, ask))
+            if not len(rows):
+                return
         greatest = int(instrument.max())
         if greatest >= len(self.bid):
             self._grow(greatest + 1)
         # Where an instrument occurs more than once, the last assignment stands.
         self.bid[instrument], self.ask[instrument] = bid, ask
-        self.ts_init[instrument] = columns["ts_init"][rows]
+        self.ts_init[instrument] = ts_init
         self._changed[instrument] = True
 
     def take_changed(self) -> list[tuple[int, float, float, int]]:
@@ -95,6 +97,10 @@ class MarketRing:
     ``on_stall`` is told the names of receivers that have held the full ring for ``stall_timeout_s`` without taking a
     row, again and again as long as they do. One that takes rows, however slowly, is none of them: the feed goes at its
     pace.
+
+    ``followers`` are readers that take rows when somebody asks them for what follows from these, and are in nobody's
+    way meanwhile: nothing is woken for them at each block. They are called, to take everything, whenever a quarter of
+    the ring was sent since the last time, and where the ring waits for room.
     """
 
     def __init__(
@@ -115,7 +121,9 @@ class MarketRing:
         self.t2: Column = np.zeros(capacity, np.int64)
         self.rows_sent = 0
         self.flagged = 0
+        self.followers: list[Callable[[], None]] = []
         self.on_stall: Callable[[Collection[str]], None] = _nobody_cares
+        self._rows_ahead = 0  # of the followers, at most
         self._stall_timeout_s = math.inf if stall_timeout_s is None else stall_timeout_s
         # A block that is longer waits for ever between the watermarks.
         self.longest_block = max(1, capacity // 4)
@@ -139,11 +147,21 @@ class MarketRing:
                 await self._wait_for_room()
         t1 = time.perf_counter_ns()
         self._stamp(count, t0, t1)
+        self._rows_ahead += count
+        if self._rows_ahead >= self.longest_block:
+            self.call_followers()
         return t1
+
+    def call_followers(self) -> None:
+        """Have every follower take what was sent. Not a checkpoint."""
+        self._rows_ahead = 0
+        for follow in self.followers:
+            follow()
 
     async def _wait_for_room(self) -> None:
         """Wait until the ring is nearly empty again, looking now and then who takes nothing."""
         behind: dict[str, int] = {}
+        self.call_followers()
         while True:
             with trio.move_on_after(self._stall_timeout_s / 2) as patience:
                 await self.sender.wait_below_low_watermark()

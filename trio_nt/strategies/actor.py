@@ -28,7 +28,7 @@ from scheduler import Batch, BroadcastReceiver, MailboxReceiver, MailboxSender, 
 from trio_nt.model.actions import Action
 from trio_nt.model.events import OrderEvent
 from trio_nt.model.instruments import Instruments
-from trio_nt.model.market import Column, events_by_row
+from trio_nt.model.market import Column, Columns, events_by_row
 from trio_nt.stamps import StageRecorder
 from trio_nt.strategies.base import Strategy
 from trio_nt.strategies.messages import Message, SaveState, TimersChanged, UpdateConfig
@@ -446,18 +446,23 @@ class SharedRows:
 
     Beside the ring's columns stands a list of events with as many places, filled by the strategy that is ahead. It
     holds a run of rows without a gap; a strategy that is behind it, or that jumped ahead, has events of its own made.
+    Strategies that are given the same batch, one after another, share its block.
     """
 
-    __slots__ = ("_end", "_events", "_first", "_instruments")
+    __slots__ = ("_batch", "_block", "_end", "_events", "_first", "_instruments")
 
     def __init__(self, instruments: Instruments, capacity: int) -> None:
         self._instruments = instruments
         self._events: Events = [None] * capacity
         self._first = self._end = 0  # the rows that the list holds
+        self._batch: Batch | None = None
+        self._block: Block
 
     def of(self, batch: Batch) -> Block:
         """A batch of the ring as strategies are shown it."""
-        return Block(batch.columns, self._instruments, partial(self._events_of, batch))
+        if batch is not self._batch:
+            self._batch, self._block = batch, Block(batch.columns, self._instruments, partial(self._events_of, batch))
+        return self._block
 
     def _events_of(self, batch: Batch) -> Events:
         start, end = batch.sequence, batch.sequence + len(batch)
@@ -467,7 +472,9 @@ class SharedRows:
             self._first = self._end = start
         if end > self._end:
             known = self._end - start
-            news = {name: column[known:] for name, column in batch.columns.items()}
+            news: Columns = batch.columns
+            if known:
+                news = {name: column[known:] for name, column in news.items()}
             self._events[batch.slot + known : batch.slot + len(batch)] = events_by_row(news, self._instruments.ids)
             self._end = end
             self._first = max(self._first, end - len(self._events))

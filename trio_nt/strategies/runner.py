@@ -14,6 +14,7 @@ import inspect
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from itertools import repeat
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -70,7 +71,7 @@ class Block:
         self, columns: Columns, instruments: Instruments, make_events: Callable[[], Events] | None = None
     ) -> None:
         self._columns = columns
-        self._read_only: dict[str, Column] | None = None
+        self._read_only: Columns | None = None
         self.instruments = instruments
         self._make_events = make_events
         self._events: Events | None = None
@@ -80,10 +81,10 @@ class Block:
         return len(self._columns["kind"])
 
     @property
-    def columns(self) -> dict[str, Column]:
+    def columns(self) -> Columns:
         """Read-only views."""
         if self._read_only is None:
-            self._read_only = {name: read_only(column) for name, column in self._columns.items()}
+            self._read_only = MappingProxyType({name: read_only(column) for name, column in self._columns.items()})
         return self._read_only
 
     def rows_of(self, instruments: Column, start: int, stop: int) -> list[int]:
@@ -223,8 +224,11 @@ class StrategyRunner:
             timer = self._timers.next_ns()
             end = stop if timer is None else bisect_left(times, timer, start + 1, stop)
             context.now_ns, context.features = max(times[end - 1], context.now_ns), None
+            columns: Columns = block.columns
+            if end - start < len(block):
+                columns = {name: column[start:end] for name, column in columns.items()}
             batch = MarketBatch(
-                {name: column[start:end] for name, column in block.columns.items()},
+                columns,
                 block.instruments,
                 {name: read_only(column[start:end]) for name, column in features.items()},
             )
@@ -257,7 +261,7 @@ class StrategyRunner:
                 if event is None:
                     continue
                 handler = handlers.get(event.__class__)
-                if handler is None or (wanted is not None and event[0] not in wanted):
+                if handler is None or (wanted is not None and event.instrument not in wanted):
                     continue
                 now = times[row]
                 if timers.heap and timers.heap[0].at_ns <= now:
