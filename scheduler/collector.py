@@ -16,7 +16,7 @@ from collections.abc import Callable
 import trio
 
 START_UP_S = 1.0
-INTERVAL_S = 0.1
+INTERVAL_S, IDLE_INTERVAL_S = 0.1, 1.0  # the second where nothing grows: an idle loop is woken seldom
 YOUNG_OBJECTS = 2_000
 YOUNG_GENERATIONS = 1  # the number of the older of the two
 ROUNDS_TO_ALL = 100
@@ -73,10 +73,12 @@ class Collector:
     async def _collect_for_ever(self) -> None:
         await self._wait_for_start_up()
         gc.freeze()  # takes no time, unlike a collection: the loop may be busy by now
-        rounds = 0
+        rounds, wait_s = 0, INTERVAL_S
         while True:
-            await trio.sleep(INTERVAL_S)
+            await trio.sleep(wait_s)
+            wait_s = min(2 * wait_s, IDLE_INTERVAL_S)
             if gc.get_count()[0] >= YOUNG_OBJECTS:
+                wait_s = INTERVAL_S
                 rounds += 1
                 gc.collect(YOUNG_GENERATIONS)
                 self.collections += 1

@@ -13,7 +13,7 @@ logger = logging.getLogger("scheduler")
 
 REPORT_INTERVAL_S = 1.0
 _SHORTEST_LOOK_S = 0.001
-_IDLE_FACTOR = 4  # times as long between two looks
+_IDLE_FACTOR = 8  # times as long between two looks
 
 
 class Watchdog:
