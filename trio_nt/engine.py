@@ -133,6 +133,7 @@ class Engine:
             publish=self._bus.publish,
             now_ns=now_ns,
             rows_sent=lambda: self.market.rows_sent + self.bars.rows_sent,
+            rows_unseen=self._rows_unseen,
         )
         self.supervisor = StrategySupervisor(
             config.instruments,
@@ -472,6 +473,10 @@ class Engine:
         self.supervisor.tell(events)
         for event in events:
             self._bus.publish(event)
+
+    def _rows_unseen(self) -> int:
+        seen = self.supervisor.market_seen()
+        return 0 if seen is None else self.market.rows_sent - seen
 
     def _sender(self, feed: Feed) -> EngineSender:
         return EngineSender(

@@ -53,8 +53,12 @@ class EngineTasks:
         *args: Any,
         name: str,
         endless: bool = False,
+        on_spawn: Callable[[TaskHandle[None]], None] | None = None,
     ) -> None:
-        """The same for a task that says when it has started; its error before that is raised here."""
+        """The same for a task that says when it has started; its error before that is raised here.
+
+        ``on_spawn`` is given its handle before its first step.
+        """
         status = _Status()
 
         async def run() -> None:
@@ -64,6 +68,8 @@ class EngineTasks:
                 status.decided.set()
 
         handle = self._begin(lane, run, (), name, endless)
+        if on_spawn is not None:
+            on_spawn(handle)
         await status.decided.wait()
         if status.is_started:
             self._nursery.start_soon(_raise_error, handle.result)

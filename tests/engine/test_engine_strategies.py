@@ -10,6 +10,7 @@ import pytest
 import trio
 from engine_scripts import EndlessFeed, Listening, ScriptedFeed, arguments, pause, quote, wait
 
+from scheduler import TaskPriority, current_priority
 from trio_nt import Strategy, buy, open_engine
 from trio_nt.model.events import Accepted, StrategyState
 from trio_nt.risk.limits import RiskLimits
@@ -281,3 +282,50 @@ async def test_proposals_that_waited_for_room_are_not_lost_when_their_strategy_i
         report = await engine.wait()
     assert report.ok, report.checks
     assert engine.statistics().proposals == 20
+
+
+async def test_a_feed_takes_turns_with_strategies_that_are_behind() -> None:
+    go, lanes = trio.Event(), []
+
+    class Waits(Listening):
+        async def on_quote(self, quote: Any, context: Any) -> None:
+            self.seen.append(quote)
+            await go.wait()
+
+    slow, quick = Waits(), Listening()
+
+    def note(send: Any) -> Any:
+        lanes.append(current_priority())
+        return trio.lowlevel.checkpoint()
+
+    def seen(strategy: Listening, count: int) -> Any:
+        return lambda send: until(lambda: len(strategy.seen) == count)
+
+    async def let_go(send: Any) -> None:
+        go.set()
+        await until(lambda: len(slow.seen) == 3)
+
+    steps = [
+        quote("ABC", 10.0), note, seen(quick, 1), quote("ABC", 11.0), note, seen(quick, 2), quote("ABC", 12.0), note,
+        let_go, pause(), quote("ABC", 13.0), note,
+    ]  # fmt: skip
+    async with open_engine(**arguments([ScriptedFeed(*steps)], {"slow": slow, "quick": quick})) as engine:
+        await engine.start()
+        report = await engine.wait()
+    assert lanes == [TaskPriority.CRITICAL, TaskPriority.HIGH, TaskPriority.HIGH, TaskPriority.CRITICAL]
+    assert len(slow.seen) == len(quick.seen) == 4
+    assert report.ok, report.checks
+
+
+async def test_a_feed_without_strategies_stays_in_its_lane() -> None:
+    lanes = []
+
+    def note(send: Any) -> Any:
+        lanes.append(current_priority())
+        return trio.lowlevel.checkpoint()
+
+    feed = ScriptedFeed(*[quote("ABC", 10.0), note] * 3)
+    async with open_engine(**arguments([feed], {})) as engine:
+        await engine.start()
+        await engine.wait()
+    assert lanes == [TaskPriority.CRITICAL] * 3

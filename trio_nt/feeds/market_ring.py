@@ -190,7 +190,8 @@ class MarketRing:
 class EngineSender:
     """What one feed sends into: the engine's rings, its clock, its instruments. See ``MarketSender``.
 
-    An instrument that nobody described is taken for an equity on its first row; ``on_unknown`` hears of it.
+    An instrument that nobody described is taken for an equity on its first row; ``on_unknown`` hears of it. ``on_sent``
+    is called with the number of rows of each block that is in the ring.
     ``t0_is_ts_event`` says that this feed's ``ts_event`` is the scheduled time of sending by the clock of this machine,
     so that latencies count from there; otherwise they count from the receipt.
     """
@@ -216,6 +217,7 @@ class EngineSender:
         self._now_ns = now_ns
         self._sequence = sequence
         self._ingestion = stamps.stage(INGESTION)
+        self.on_sent: Callable[[int], None] = _nobody_counts
         self._on_unknown = on_unknown
         self._t0_is_ts_event = t0_is_ts_event
 
@@ -338,6 +340,7 @@ class EngineSender:
         self._board.show(piece)
         t1 = await ring.put(piece, count, t0, self._sequence.take)
         self.rows_sent += count
+        self.on_sent(count)
         self._ingestion.record_many(t1 - t0)
 
 
@@ -356,4 +359,8 @@ class Sequence:
 
 
 def _nobody_cares(names: Collection[str]) -> None:
+    return
+
+
+def _nobody_counts(rows: int) -> None:
     return

@@ -222,6 +222,12 @@ class StrategySupervisor:
         """Proposals of all strategies so far."""
         return sum(entry.proposed for entry in self.entries.values())
 
+    def market_seen(self) -> int | None:
+        """How many quotes and trades every running strategy was shown or had before its time; None where none runs."""
+        return min(
+            (entry.life.actor.market_end for entry in self.entries.values() if entry.state == RUNNING), default=None
+        )
+
     def statistics(self) -> dict[str, StrategyStatistics]:
         """Counters by id, in order of coming."""
         return {name: entry.statistics() for name, entry in self.entries.items()}
