@@ -14,7 +14,7 @@ from trio_nt.config import RunConfig, load_config
 from trio_nt.errors import InputError
 from trio_nt.model.reasons import Reason
 from trio_nt.risk.limits import RiskLimits, SelfTrade
-from trio_nt.strategies.supervision import OverrunPolicy, RestartPolicy, Supervision
+from trio_nt.strategies.supervision import FloodPolicy, OverrunPolicy, RestartPolicy, Supervision
 
 STRATEGY = """
 import attrs
@@ -81,6 +81,7 @@ def test_supervision_is_written_beside_the_other_keys(folder: Path) -> None:
     on_failure = "keep"
     lane = "MEDIUM"
     overruns = { warn_after = 1, quarantine_after = 5 }
+    floods = { quarantine_after = 50 }
     """
     config = load_config(write(folder, text))
     assert config.strategies[0].supervision == Supervision(
@@ -88,6 +89,7 @@ def test_supervision_is_written_beside_the_other_keys(folder: Path) -> None:
         on_failure="keep",
         lane=TaskPriority.MEDIUM,
         overruns=OverrunPolicy(warn_after=1, quarantine_after=5),
+        floods=FloodPolicy(quarantine_after=50),
     )
     assert (config.state_folder, config.linger_s) == (folder / "kept", 0.002)
 

@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_nt.feeds.market_ring import EngineSender, MarketRing, QuoteBoard, Sequence
 from trio_nt.model.instruments import Instrument, Instruments
-from trio_nt.model.market import BAR_FIELDS, MARKET_FIELDS
+from trio_nt.model.market import BAR_FIELDS, MARKET_FIELDS, QUOTE, TRADE, empty_columns
 from trio_nt.stamps import StageClock
 
 
@@ -82,6 +82,21 @@ async def test_bad_rows_are_flagged_counted_and_price_nothing() -> None:
     assert (receiver.receive_nowait()["flags"] != 0).tolist() == [False, True, True]
     assert senders.market.flagged == 2
     assert senders.board.mid(0) == 10
+
+
+def test_the_board_shows_the_last_good_quote_or_what_stands_in_for_it() -> None:
+    board, columns = QuoteBoard(2), empty_columns(4)
+    board.show(empty_columns(0))
+    columns["kind"][:] = TRADE, TRADE, QUOTE, TRADE
+    columns["instrument"][:] = 0, 1, 0, 0
+    columns["price"][:] = 5.0, 6.0, np.nan, 9.0
+    columns["bid"][2], columns["ask"][2] = 7.0, 8.0
+    columns["ts_init"][:] = 1, 2, 3, 4
+    board.show(columns)
+    assert sorted(board.take_changed()) == [(0, 7.0, 8.0, 3), (1, 6.0, 6.0, 2)]
+    columns["flags"][:] = 1
+    board.show(columns)
+    assert board.take_changed() == []
 
 
 async def test_an_instrument_that_nobody_described_is_taken_in_once() -> None:

@@ -27,6 +27,7 @@ from scheduler import (
     unpinned,
 )
 from scheduler.blocking import ThreadLimits
+from scheduler.collector import Collector
 from scheduler.lanes import DEFAULT_LANES
 from scheduler.process_wide import read_stack_size
 from scheduler.statistics import Histogram
@@ -243,13 +244,35 @@ def test_collection_is_frozen_and_restored() -> None:
                 pass
             assert not gc.isenabled(), "the first one still wants it off"
             held = [[] for _ in range(5000)]
-            await trio.sleep(0.15)
-            assert scheduler.statistics().collections >= 1
-            assert held
+            with trio.fail_after(60):
+                while not scheduler.statistics().collections:
+                    await trio.sleep(0.01)
+            old = {id(each) for each in gc.get_objects(2)}
+            assert all(id(each) in old for each in held), "looked through once, no second time as middle-aged"
         assert gc.isenabled()
         assert gc.get_freeze_count() == 0
 
     run(main)
+
+
+async def test_an_idle_loop_is_woken_for_its_garbage_once_a_second(autojump_clock: trio.testing.MockClock) -> None:
+    class Steps(trio.abc.Instrument):
+        count = 0
+
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            self.count += task.name == "collector"
+
+    steps, collector = Steps(), Collector(lambda: True)
+    trio.lowlevel.add_instrument(steps)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(collector.run, name="collector")
+            await trio.sleep(100)
+            collector.stop()
+    finally:
+        trio.lowlevel.remove_instrument(steps)
+        gc.unfreeze()
+    assert 90 < steps.count < 120
 
 
 @pytest.fixture

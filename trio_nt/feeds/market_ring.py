@@ -49,6 +49,8 @@ class QuoteBoard:
     def show(self, columns: Columns) -> None:
         """Take rows of one ring, oldest first; see ``model/prices.py`` for which of them give a price."""
         rows = self._pricing.find(columns)
+        if not len(rows):
+            return
         instrument, ts_init = columns["instrument"], columns["ts_init"]
         if "close" in columns:
             bid = ask = columns["close"]
@@ -59,8 +61,6 @@ class QuoteBoard:
                 bid, ask = np.where(is_quote, bid, columns["price"]), np.where(is_quote, ask, columns["price"])
         if len(rows) < len(instrument):
             instrument, ts_init, bid, ask = (column[rows] for column in (instrument, ts_init, bid, ask))
-            if not len(rows):
-                return
         greatest = int(instrument.max())
         if greatest >= len(self.bid):
             self._grow(greatest + 1)

@@ -163,11 +163,6 @@ class StrategyActor:
         self._save = save
         self._linger = linger
 
-    @property
-    def hears_orders(self) -> bool:
-        """Whether its strategy wants news of its orders."""
-        return self.runner.hears_orders
-
     async def start(self, state: bytes | None = None) -> None:
         """Hand over a saved state, if there is one, and call ``on_start``."""
         await self._call(lambda out: self._begin(self.runner, state, out))

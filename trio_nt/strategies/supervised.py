@@ -190,7 +190,7 @@ class SupervisedStrategy:
         """Pass on news of its orders. Nobody waits: a strategy that does not take its news is quarantined."""
         if isinstance(event, Refused) and event.reason is Reason.SUBMIT_RATE:
             self._flooded(event)
-        if self.state != RUNNING or not self.life.actor.hears_orders:
+        if self.state != RUNNING or not self.life.actor.runner.hears_orders:
             return
         try:
             self.life.news.send_nowait(event)
