@@ -615,7 +615,7 @@ def test_should_yield_and_checkpoint_if_needed() -> None:
         await trio.lowlevel.checkpoint()
         answers["fresh"] = should_yield()
         await checkpoint_if_needed()
-        spin(0.003)
+        spin(0.11)
         answers["quantum used up"] = should_yield()
         with unconstrained():
             answers["unconstrained"] = should_yield()
@@ -627,7 +627,7 @@ def test_should_yield_and_checkpoint_if_needed() -> None:
 
     async def critical(event: trio.Event) -> None:
         answers["critical"] = should_yield()
-        spin(0.003)
+        spin(0.11)
         answers["critical, used up"] = should_yield()
         await event.wait()
 
@@ -636,7 +636,8 @@ def test_should_yield_and_checkpoint_if_needed() -> None:
         await checkpoint_if_needed()
         with unconstrained():
             assert should_yield(), "outside of any lane nothing is known"
-        async with open_scheduler(quantum_s=0.002) as scheduler:
+        # A busy machine puts the process aside for some milliseconds: they must not use the quantum up.
+        async with open_scheduler(quantum_s=0.1) as scheduler:
             event = trio.Event()
             scheduler.start_soon(CRITICAL, critical, event)
             await scheduler.spawn(LOW, lower, scheduler, event).result()
